@@ -82,11 +82,12 @@ class Costs:
         missing = [option for option in options if option not in self.prices]
         if unknown:
             raise DataError(
-                f"Prices were given for {unknown}, but the options are {list(options)}."
+                f"Prices were given for {', '.join(unknown)}, but the options are "
+                f"{', '.join(options)}."
             )
         if self.prices and missing:
             raise DataError(
-                f"The options {missing} have no price: give one to every option "
+                f"No price was given for {', '.join(missing)}: give one to every option "
                 "(--price OPTION=INPUT,OUTPUT)."
             )
 

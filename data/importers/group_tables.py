@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
-from m3router.data.errors import DataError
+from m3router.data.errors import DataError, listed
 from m3router.data.paths import StrPath, as_path
 from m3router.data.tables.table import read_cells
 
@@ -38,7 +38,8 @@ def read_groups(path: StrPath) -> dict[str, str]:
     if ids is None or groups is None:
         raise DataError(
             f"{path} does not tell which questions share an image: it needs one of the columns "
-            f"{list(IDS)} and one of {list(GROUPS)}; it has {list(table.names)}."
+            f"{' or '.join(IDS)} and one of {' or '.join(GROUPS)}; it has "
+            f"{listed(table.names, 12)}."
         )
     cells = zip(table.keys(ids), table.cells(groups), strict=True)
     known = {str(key): str(cell) for key, cell in cells if key is not None and cell is not None}

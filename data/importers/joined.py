@@ -250,14 +250,17 @@ def option_costs(options: Sequence[str], costs: Mapping[str, float]) -> dict[str
         raise DataError("No runs: give at least one OPTION=PATH.")
     unknown = sorted(set(costs) - set(options))
     if unknown:
-        raise DataError(f"Costs were given for {unknown}, but the options are {list(options)}.")
+        raise DataError(
+            f"Costs were given for {', '.join(unknown)}, but the options are {', '.join(options)}."
+        )
     found = dict(costs) if costs else {o: n for o in options if (n := _number(o)) is not None}
     missing = [option for option in options if option not in found]
     if not costs and len(missing) == len(options):
         return {option: float(place) for place, option in enumerate(options, 1)}
     if missing:
         raise DataError(
-            f"The options {missing} have no cost: give one to every option (--cost NAME=NUMBER)."
+            f"No cost was given for {', '.join(missing)}: give one to every option "
+            "(--cost NAME=NUMBER)."
         )
     bad = {name: cost for name, cost in found.items() if not (np.isfinite(cost) and cost >= 0)}
     if bad:

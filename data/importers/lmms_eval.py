@@ -234,7 +234,7 @@ def score_of(value: Any) -> float | None:
             return _mmbench(value)
         if {"parsed_pred", "answer", "question_type"} <= set(value):
             return _mmmu(value)
-        raise DataError(f"no score can be read from the fields {sorted(value)}")
+        raise DataError(f"no score can be read from the fields {', '.join(sorted(value))}")
     raise DataError(f"no score can be read from {type(value).__name__} {str(value)[:60]!r}")
 
 
@@ -485,7 +485,7 @@ def _samples(
             "the question"
         )
     if unused:
-        told.append(f"task {task}: fields not used: {sorted(unused)}")
+        told.append(f"task {task}: fields not used: {', '.join(sorted(unused))}")
     return samples, told
 
 

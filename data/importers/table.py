@@ -439,7 +439,7 @@ def _their_names(path: Path, names: Sequence[str], columns: Mapping[str, str]) -
         raise DataError(unknown_name("column", unknown[0], REQUIRED + OPTIONAL))
     absent = sorted(set(columns.values()) - set(names))
     if absent:
-        raise DataError(f"{path} has no columns {absent}; it has {list(names)}.")
+        raise DataError(f"{path} has no columns {', '.join(absent)}; it has {listed(names, 12)}.")
     if len(set(columns.values())) < len(columns):
         raise DataError(f"A column of {path} is named for two of ours: {dict(columns)}.")
     free = set(names) - set(columns.values())
@@ -452,9 +452,9 @@ def _check_columns(path: Path, table: Table, theirs: Mapping[str, str], costs: C
     missing = [name for name in REQUIRED if name not in theirs]
     if missing:
         raise DataError(
-            f"{path} lacks the columns {missing}. Needed: {list(REQUIRED)}; optional: "
-            f"{list(OPTIONAL)}; it has {list(table.names)}. Columns of other names: --column "
-            f"{missing[0]}=NAME."
+            f"{path} lacks the columns {', '.join(missing)}. Needed: {', '.join(REQUIRED)}; "
+            f"optional: {', '.join(OPTIONAL)}; it has {listed(table.names, 12)}. Columns of other "
+            f"names: --column {missing[0]}=NAME."
         )
     if not len(table):
         raise DataError(f"{path} holds no rows.")

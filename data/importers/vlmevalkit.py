@@ -515,8 +515,8 @@ def _cost_column(path: Path, names: list[str], asked: str) -> str:
     own = asked if asked in LETTERS else asked.lower()
     if own not in names:
         raise DataError(
-            f"{path} has no column {asked!r} for costs; it has {names}. --cost takes a column of "
-            f"the tables, {', '.join(QUANTITIES)}, or OPTION=NUMBER for every option."
+            f"{path} has no column {asked!r} for costs; it has {listed(names, 12)}. --cost takes "
+            f"a column of the tables, {', '.join(QUANTITIES)}, or OPTION=NUMBER for every option."
         )
     return own
 
@@ -570,8 +570,9 @@ def _check_names(path: Path, rows: list[Row], names: list[str]) -> None:
     missing = [name for name in ("index", "question", "prediction") if name not in names]
     if missing:
         raise DataError(
-            f"{path} lacks the columns {missing}; it has {names}. Give the table with a verdict "
-            "per row (such as *_result), not one of averages (*_acc, *_score.csv)."
+            f"{path} lacks the columns {', '.join(missing)}; it has {listed(names, 12)}. Give the "
+            "table with a verdict per row (such as *_result), not one of averages (*_acc, "
+            "*_score.csv)."
         )
     if not rows:
         raise DataError(f"{path} holds no rows.")
@@ -594,9 +595,10 @@ def _scoring(
     known = None if asked else rule_of(dataset, rows)
     if known is None:
         raise DataError(
-            f"{path} has no column with verdicts ({' or '.join(wanted)}); it has {names}. A table "
-            "of predictions must be evaluated first: give what VLMEvalKit then writes (*_result, "
-            "*_auxmatch, *_results), or --metric COLUMN. Without verdicts only multiple choice and "
+            f"{path} has no column with verdicts ({' or '.join(wanted)}); it has "
+            f"{listed(names, 12)}. A table of predictions must be evaluated first: give what "
+            "VLMEvalKit then writes (*_result, *_auxmatch, *_results), or --metric COLUMN. Without "
+            "verdicts only multiple choice and "
             f"{', '.join(BY_NAME)} are scored here, and those only where the table has answers."
         )
     name, rule = known

@@ -211,9 +211,10 @@ def _check_columns(frame: pd.DataFrame) -> None:
     unknown = sorted(set(map(str, frame.columns)) - names)
     if missing or unknown:
         raise DataError(
-            f"The rows are not an oracle log: missing columns {missing}, unknown columns "
-            f"{unknown}. Needed: {[n for n in SCHEMA.names if n not in OPTIONAL]}; "
-            f"optional: {list(OPTIONAL)}."
+            f"The rows are not an oracle log: missing columns: {', '.join(missing) or 'none'}; "
+            f"unknown columns: {', '.join(unknown) or 'none'}. Needed: "
+            f"{', '.join(n for n in SCHEMA.names if n not in OPTIONAL)}; optional: "
+            f"{', '.join(OPTIONAL)}."
         )
 
 
@@ -275,7 +276,7 @@ def _check_cells(rows: pd.DataFrame, options: Sequence[str]) -> None:
     if len(strange):
         raise DataError(
             f"The log has rows at {', '.join(map(repr, strange[:5]))}, its options are "
-            f"{list(options)}: it is of another scale grid."
+            f"{', '.join(options)}: it is of another scale grid."
         )
     doubled = rows[rows.duplicated(["example_id", "scale"])]
     if len(doubled):

@@ -164,24 +164,30 @@ def _scores(log: OracleLog) -> Iterator[str]:
 
 def _constants(log: OracleLog) -> Iterator[str]:
     """Options of one score everywhere."""
+    found: dict[tuple[float, int], list[str]] = {}
     for k, option in enumerate(log.options):
         own = log.scores[np.isfinite(log.scores[:, k]), k]
-        if len(own) < ENOUGH or own.min() < own.max():
-            continue
-        if own[0] == 0:
+        if len(own) >= ENOUGH and own.min() == own.max():
+            found.setdefault((float(own[0]), len(own)), []).append(option)
+    for (score, count), names in found.items():
+        many = len(names) > 1
+        them, their, are = ("them", "their", "are") if many else ("it", "its", "is")
+        who = f"Option{'s' if many else ''} {', '.join(names)}"
+        if score == 0:
             yield (
-                f"Option {option} is not right on any of its {len(own)} questions: check its "
-                "answers and their metric, or leave it out."
+                f"{who} {are} not right on any of {their} {count} questions: check {their} "
+                f"answers and their metric, or leave {them} out."
             )
-        elif own[0] == 1:
+        elif score == 1:
             yield (
-                f"Option {option} is right on all of its {len(own)} questions: no other option can "
-                "be more accurate, only cheaper."
+                f"{who} {are} right on all of {their} {count} questions: no other option can be "
+                "more accurate, only cheaper."
             )
         else:
             yield (
-                f"Option {option} scores {own[0]:g} on all of its {len(own)} questions, so there "
-                "is nothing about it to learn: check how it was scored."
+                f"{who} score{'' if many else 's'} {score:g} on all of {their} {count} questions, "
+                f"so there is nothing about {them} to learn: check how "
+                f"{'they were' if many else 'it was'} scored."
             )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from m3router.data.errors import DataError
+from m3router.data.errors import DataError, listed
 from m3router.data.json_files import read_json
 from m3router.data.registry import unknown_name
 from m3router.data.splits.split import FRACTIONS, SPLITS, Split, split_by_parts, spread
@@ -147,9 +147,9 @@ def _value_column(table: Table, column: str | None) -> str:
     there = [name for name in wanted if name in table.names]
     if not there:
         raise DataError(
-            f"{table.path} needs a column of {list(KEYS)} and one of {list(wanted)}; it has "
-            f"{list(table.names)}. Name another column of parts with --split-column, and of ids "
-            "with --split-id."
+            f"{table.path} needs a column of {' or '.join(KEYS)} and one of {' or '.join(wanted)}; "
+            f"it has {listed(table.names, 12)}. Name another column of parts with --split-column, "
+            "and of ids with --split-id."
         )
     texts = {name: table.cells(name) for name in there}
     fitting = [name for name in there if all(cell in PARTS for cell in texts[name])] or there[:1]
@@ -187,8 +187,9 @@ def _candidates(table: Table, covered: Covered | None, value: str) -> list[str]:
         fits = [name for name, _ in _rivals(table, [], value, parts, covered)]
         hint = f" Its column {fits[0]!r} covers the log." if fits else ""
     raise DataError(
-        f"{table.path} needs a column of {list(KEYS)}{also} and one of {list(VALUES)}; it has "
-        f"{list(table.names)}.{hint} Name the column of ids with --split-id."
+        f"{table.path} needs a column of {' or '.join(KEYS)}{also} and one of "
+        f"{' or '.join(VALUES)}; it has {listed(table.names, 12)}.{hint} Name the column of ids "
+        "with --split-id."
     )
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from m3router.data.errors import DataError
+from m3router.data.errors import DataError, listed
 from m3router.data.tables.cells import EXACT, Cell, keys_of, text_of
 from m3router.data.tables.formats import (
     ShapeError,
@@ -86,7 +86,7 @@ class Table:
 
     def _column(self, name: str) -> Any:
         if name not in self._columns:
-            raise DataError(f"{self.path} has no column {name!r}; it has {list(self.names)}.")
+            raise DataError(f"{self.path} has no column {name!r}; it has {listed(self.names, 12)}.")
         if name in self._twice:
             raise DataError(
                 f"{self.path} has {self.names.count(name)} columns called {name!r}: rename all but "

@@ -251,7 +251,7 @@ class Cascade:
         """
         if tuple(options) != self.binding.options:
             raise MismatchError(
-                f"The cascade chooses between {list(self.binding.options)}, but is used with "
+                f"The cascade chooses between {', '.join(self.binding.options)}, but is used with "
                 f"{list(options)}. Calibrate a cascade on these options."
             )
         if router and router != self.binding.router:

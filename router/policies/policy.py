@@ -233,7 +233,7 @@ class Policy:
         ours = self.binding
         if tuple(options) != ours.options:
             raise MismatchError(
-                f"The policy chooses between {list(ours.options)}, but is used with "
+                f"The policy chooses between {', '.join(ours.options)}, but is used with "
                 f"{list(options)}. Calibrate a policy on these options."
             )
         for what, mine, theirs in (("router", ours.router, router), ("split", ours.split, split)):
@@ -278,5 +278,5 @@ class Policy:
         if k != len(self.binding.options):
             raise MismatchError(
                 f"The policy chooses between the {len(self.binding.options)} options "
-                f"{list(self.binding.options)}, but got {k} probabilities or costs."
+                f"{', '.join(self.binding.options)}, but got {k} probabilities or costs."
             )

@@ -74,7 +74,7 @@ def test_lmms_eval_in_and_out_again(invoke, tmp_path, runs):
     result = invoke("import", "lmms-eval", *runs, "--cost-unit", "visual tokens", "--out", run)
     assert result.exit_code == 0, result.output
     assert "4 examples with the options 1, 9, 36 (cost in visual tokens) in" in plain(result)
-    assert "not mapped: options 1, 9, 36: task gqa: fields not used: ['my_metric']" in plain(result)
+    assert "not mapped: options 1, 9, 36: task gqa: fields not used: my_metric" in plain(result)
     log = OracleLog.read(run / "log")
     assert log.scores.sum(axis=0).tolist() == [1, 4, 4]
     assert any("my_metric" in sentence for sentence in log.metadata["unmapped"])

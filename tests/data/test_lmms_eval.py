@@ -172,7 +172,7 @@ def test_several_tasks_each_with_its_own_metric(tmp_path: Path) -> None:
     groups = dict(zip(log.ids, log.groups, strict=True))
     assert groups["mme/0"] == groups["mme/1"] == "mme/OCR/3.jpg" != groups["mme/2"]
     assert (
-        "options 9, 36: task pope_adv: fields not used: ['pope_f1_score', 'pope_precision']"
+        "options 9, 36: task pope_adv: fields not used: pope_f1_score, pope_precision"
     ) in told(log)
 
 
@@ -301,7 +301,7 @@ def test_a_submission_without_a_score_is_refused(tmp_path: Path) -> None:
     """docvqa_test logs ``anls`` as an answer to be submitted."""
     line = sample(0, anls={"questionId": 4, "answer": "x"})
     path = jsonl(tmp_path / "x_samples_docvqa_test.jsonl", line)
-    with pytest.raises(DataError, match=r"no score can be read from the fields \['answer'"):
+    with pytest.raises(DataError, match=r"no score can be read from the fields answer"):
         read_lmms_eval({"1": path})
 
 
@@ -313,13 +313,13 @@ def test_costs(tmp_path: Path) -> None:
     priced = read_lmms_eval(small_large, costs={"large": 9, "small": 0.5}, cost_unit="USD")
     assert (priced.options, priced.costs.tolist()) == (("small", "large"), [[0.5, 9]])
     for costs, message in (
-        ({"large": 9.0}, r"options \['small'\] have no cost"),
-        ({"large": 1.0, "tiny": 2.0}, r"Costs were given for \['tiny'\]"),
+        ({"large": 9.0}, r"No cost was given for small"),
+        ({"large": 1.0, "tiny": 2.0}, r"Costs were given for tiny"),
         ({"large": 1.0, "small": -2.0}, "at least 0"),
     ):
         with pytest.raises(DataError, match=message):
             read_lmms_eval(small_large, costs=costs)
-    with pytest.raises(DataError, match=r"options \['small'\] have no cost"):
+    with pytest.raises(DataError, match=r"No cost was given for small"):
         read_lmms_eval({"36": path, "small": path})
     with pytest.raises(DataError, match="at least one OPTION=PATH"):
         read_lmms_eval({})
@@ -537,7 +537,7 @@ def test_answers_without_a_cost_are_named(tmp_path: Path) -> None:
     assert "1 of 2 answers have no 'tokens'" in told(log)
     with pytest.raises(DataError, match="2 of 2 answers have no 'seconds'"):
         read_lmms_eval(runs, costs="seconds", skip_bad=True)
-    with pytest.raises(DataError, match=r"\['large'\] have no price"):
+    with pytest.raises(DataError, match=r"No price was given for large"):
         read_lmms_eval(runs, prices={"small": Prices(input=1.0)})
 
 

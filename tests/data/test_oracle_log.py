@@ -202,7 +202,7 @@ def test_select_by_ids_rows_and_mask() -> None:
         ({"question": None}, "Column 'question' has an empty cell"),
         ({"question": 5}, "Column 'question' must hold texts, got int"),
         ({"answer_tokens": 1.5}, "no whole number as answer_tokens"),
-        ({"colour": "red"}, r"unknown columns \['colour'\]"),
+        ({"colour": "red"}, r"unknown columns: colour"),
     ],
 )
 def test_bad_rows_are_named(changes: dict[str, object], message: str) -> None:
@@ -213,7 +213,7 @@ def test_bad_rows_are_named(changes: dict[str, object], message: str) -> None:
 
 
 def test_missing_column_and_bad_options() -> None:
-    with pytest.raises(DataError, match=r"missing columns \['cost'\]"):
+    with pytest.raises(DataError, match=r"missing columns: cost"):
         OracleLog(pd.DataFrame(grid("a")).drop(columns="cost"), options=OPTIONS, cost_unit="tokens")
     with pytest.raises(DataError, match="options, each once"):
         OracleLog(pd.DataFrame(grid("a")), options=("1", "1"), cost_unit="tokens")

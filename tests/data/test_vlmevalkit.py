@@ -209,7 +209,7 @@ def without(row: dict[str, Any], *names: str) -> dict[str, Any]:
             [without(short(0, [1.0]), "eval_match", "eval_score")],
             "A table of predictions must be evaluated first.*multiple choice and chartqa",
         ),
-        ([{"split": "dev", "Overall": 0.6}], r"lacks the columns \['index', 'question', 'pred"),
+        ([{"split": "dev", "Overall": 0.6}], r"lacks the columns index, question, pred"),
         ([mcq(0, 1), mcq(0, 0)], r"1 rows with an index twice \(0\)"),
         ([mcq(None, 1)], "1 rows have no index"),  # type: ignore[arg-type]
         ([mcq(0, 1), mcq(1, 7)], r"row 2 \(index 1\): the column 'hit' must hold verdicts"),

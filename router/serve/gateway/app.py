@@ -193,8 +193,8 @@ class GatewayState:
             facts = await front.decider.start()
             if facts.options != tuple(self.upstreams.options):
                 raise MismatchError(
-                    f"The router chooses between {list(facts.options)}, but the upstreams are "
-                    f"asked at {list(self.upstreams.options)}."
+                    f"The router chooses between {', '.join(facts.options)}, but the upstreams are "
+                    f"asked at {', '.join(self.upstreams.options)}."
                 )
             if front.recorder is not None:
                 await asyncio.to_thread(front.recorder.start, made_by(facts))

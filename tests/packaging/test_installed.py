@@ -54,13 +54,13 @@ assert_type(Run(Path("run")).log(), OracleLog)
 assert_type(ScaleGrid, type[ScaleGrid])
 examples: list[Example] = load_examples(Path("a.jsonl"), images=Path("b"))
 assert_type(m3router.__version__, str)
-train_stage(Run(Path("run")))
+train_stage("run")
 print(m3router.OracleLog, m3router.label, m3router.evaluate, ask(Path("run")))
 '''
 WRONG = """
 from m3router import Policy, Run
 
-Run("a text")
+Run(1)
 Policy.read(1)
 """
 

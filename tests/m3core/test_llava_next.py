@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +35,9 @@ from tests.m3core.peeks import check_peeks
 
 QUESTIONS = ["What color is the background?", "Is there a red ring?", "How many shapes are there?"]
 SMALL = ScaleGrid(scales=(1, 9, 36, 144), side=12)
+
+
+tokenizer = cache(build_tokenizer)
 
 
 def new_image(height: int, width: int, seed: int = 0) -> Image.Image:
@@ -79,7 +84,7 @@ def stock(side: int, patch: int) -> LlavaNextForConditionalGeneration:
 
 def wrap(model, *, grid: ScaleGrid, **changes) -> LlavaNextM3:
     options = {
-        "tokenizer": build_tokenizer(),
+        "tokenizer": tokenizer(),
         "image_processor": CLIPImageProcessorPil(),
         "template": get_template("scenes-1"),
         "grid": grid,
@@ -172,8 +177,15 @@ def test_the_base_view_is_what_the_router_sees(full):
     assert encoding.views == 3  # the base and 1 x 2 crops
 
 
-@pytest.mark.parametrize("merge", ["spatial_unpad", "flat"])
-@pytest.mark.parametrize("pooling", ["average", "spatial", "sequential"])
+@pytest.mark.parametrize(
+    ("merge", "pooling"),
+    [
+        ("spatial_unpad", "average"),
+        ("spatial_unpad", "sequential"),
+        ("flat", "average"),
+        ("flat", "spatial"),
+    ],
+)
 def test_mixed_scales_and_images_in_one_batch_answer_as_each_alone(small_stock, merge, pooling):
     model = wrap(small_stock, grid=SMALL, merge=merge, pooling=pooling)
     sizes = [(24, 24), (40, 90), (200, 30), (64, 48), (5, 300), (300, 200)]

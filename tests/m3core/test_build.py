@@ -14,8 +14,8 @@ from m3router.m3core.matryoshka.base import Request
 STAGE = {
     "batch": 2,
     "questions": 2,
-    "scales": [1, 9, 36, 144, 576],
-    "periods": [1, 1, 1, 1, 2],
+    "scales": [1, 9, 144],
+    "periods": [1, 1, 2],
     "steps": 2,
     "learning_rate": 1e-3,
     "muon_learning_rate": 1e-3,
@@ -24,8 +24,8 @@ STAGE = {
 JOINT = {"name": "joint", "first_seed": 1_000_000, "tower_learning_rate": 1e-3}
 RECIPE = {
     "seed": 0,
-    "cached_scenes": 64,
-    "validation_scenes": 8,
+    "cached_scenes": 8,
+    "validation_scenes": 2,
     "tower": {"steps": 2, "batch": 2},
     "alignment": {"steps": 2, "batch": 2, "learning_rate": 1e-3},
     "stages": [STAGE | {"name": "language"}, STAGE | JOINT],

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,16 +25,22 @@ class Killed(RuntimeError):
     pass
 
 
-@pytest.fixture
-def images(tmp_path):
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for seed in range(40):
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """More images than a chunk has."""
+    folder = tmp_path_factory.mktemp("drawn")
+    for seed in range(20):
         Image.fromarray(render(make_scene(seed))).save(folder / f"{seed}.png")
     return folder
 
 
-def examples(count: int = 40, per_image: int = 2) -> list[Example]:
+@pytest.fixture
+def images(drawn, tmp_path):
+    """A copy to damage."""
+    return Path(shutil.copytree(drawn, tmp_path / "pictures"))
+
+
+def examples(count: int = 20, per_image: int = 2) -> list[Example]:
     return [
         Example(
             id=f"{seed}-{number}",
@@ -154,7 +162,7 @@ def test_features_are_offered_before_their_answers_are_kept(images, tmp_path):
 
     names: list[str] = []
     label(examples(), images=images, model=FakeModel(), folder=folder, on_encoded=check)
-    assert sorted(names) == sorted(f"{seed}.png" for seed in range(40))
+    assert sorted(names) == sorted(f"{seed}.png" for seed in range(20))
 
 
 def test_another_model_or_other_examples_are_refused(images, tmp_path):

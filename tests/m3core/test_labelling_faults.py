@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -28,9 +27,7 @@ from m3router.router.features.table import FeatureTable
 from m3router.router.runs.run import Run
 from tests.children import child
 from tests.m3core import faults
-
-ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+from tests.m3core.faults import Forked
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +56,13 @@ def root(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Forks a labelling process; see :func:`faults.starter`."""
+    with faults.starter(tmp_path_factory.mktemp("outputs")) as starting:
+        yield starting
+
+
 def assert_same(folder: Path, undisturbed: Path) -> None:
     """Logs are equal row for row, and so are the features."""
     ours, theirs = (
@@ -72,14 +76,6 @@ def assert_same(folder: Path, undisturbed: Path) -> None:
         np.testing.assert_array_equal(block, second.blocks[name])
 
 
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
 def until(condition, seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not condition():
@@ -88,60 +84,47 @@ def until(condition, seconds: float = 180) -> None:
 
 
 @pytest.mark.parametrize("kills", [9, pytest.param(60, marks=pytest.mark.slow)])
-def test_a_run_killed_at_random_moments_loses_nothing(root, tmp_path, kills):
+def test_a_run_killed_at_random_moments_loses_nothing(root, start, tmp_path, kills):
     draw = random.Random(0)
-    program = [sys.executable, "-m", "tests.m3core.faults", str(root)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with child(program, cwd=ROOT, env=ENVIRONMENT, **pipes) as starter:
+    for name in ("first", "timed"):  # the first one does what is done once
+        began = time.monotonic()
+        whole = start("run", str(root), str(tmp_path / name))
+        until(lambda one=whole: one.gone)
+        length = time.monotonic() - began
 
-        def start(folder: Path) -> int:
-            starter.stdin.write(f"{folder}\n")
-            starter.stdin.flush()
-            return int(starter.stdout.readline())
-
-        for name in ("first", "timed"):  # before the first one, everything is imported
-            began = time.monotonic()
-            killed = start(tmp_path / name)
-            until(lambda pid=killed: gone(pid))
-            length = time.monotonic() - began
-
-        number, middle = 0, 0
-        for _ in range(kills):
-            folder = tmp_path / str(number)
-            killed = start(folder)
-            time.sleep(draw.uniform(0, 0.5 * length))
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(killed, signal.SIGKILL)
-            until(lambda pid=killed: gone(pid))
-            journal = folder / "log" / "journal.jsonl"
-            if (folder / "features" / "manifest.json").is_file():
-                assert_same(folder, root / "undisturbed")
-                number += 1
-            elif journal.is_file() and len(journal.read_bytes().splitlines()) > 1:
-                middle += 1
-        starter.stdin.close()
+    number, middle = 0, 0
+    for _ in range(kills):
+        folder = tmp_path / str(number)
+        killed = start("run", str(root), str(folder))
+        time.sleep(draw.uniform(0, 0.5 * length))
+        killed.kill()
+        until(lambda one=killed: one.gone)
+        journal = folder / "log" / "journal.jsonl"
+        if (folder / "features" / "manifest.json").is_file():
+            assert_same(folder, root / "undisturbed")
+            number += 1
+        elif journal.is_file() and len(journal.read_bytes().splitlines()) > 1:
+            middle += 1
     assert middle >= kills / 3  # many kills did hit a run that had something to lose
     faults.run(root, tmp_path / str(number))
     for one in range(number + 1):
         assert_same(tmp_path / str(one), root / "undisturbed")
 
 
-def command(root: Path, out: Path, *, model: str = "fake") -> list[str]:
+def words(root: Path, out: Path, *, model: str = "fake") -> list[str]:
     images = ["--examples", str(root / "examples.jsonl"), "--images", str(root / "pictures")]
-    return ["-m", "m3router", "label", *images, "--model", model, "--out", str(out)]
+    return ["label", *images, "--model", model, "--out", str(out)]
 
 
-def test_sigterm_to_all_processes_finishes_the_chunk_and_says_how_to_go_on(root, tmp_path):
+def test_sigterm_to_all_processes_finishes_the_chunk_and_says_how_to_go_on(root, start, tmp_path):
     """Its readers of images, which get it too, do not end before what they read is used."""
-    program = [sys.executable, *command(root, tmp_path), "--workers", "1"]
     journal = tmp_path / "log" / "journal.jsonl"
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with child(program, cwd=ROOT, env=ENVIRONMENT, **pipes) as labelling:
-        until(lambda: journal.is_file() and len(journal.read_bytes().splitlines()) > 1)
-        os.killpg(labelling.pid, signal.SIGTERM)
-        said, complaints = labelling.communicate(timeout=60)
-    assert labelling.returncode == 0, complaints
-    assert "go on with the same command" in " ".join(complaints.split())
+    labelling = start(*words(root, tmp_path), "--workers", "1")
+    until(lambda: journal.is_file() and len(journal.read_bytes().splitlines()) > 1)
+    os.killpg(labelling.pid, signal.SIGTERM)
+    until(lambda: labelling.gone, 60)
+    assert labelling.code == 0, labelling.said
+    assert "go on with the same command" in " ".join(labelling.said.split())
     assert not (tmp_path / "log" / "oracle.parquet").exists()
     kept = journal.read_bytes()
     faults.run(root, tmp_path)
@@ -149,27 +132,28 @@ def test_sigterm_to_all_processes_finishes_the_chunk_and_says_how_to_go_on(root,
     assert_same(tmp_path, root / "undisturbed")
 
 
-def launch(
-    root: Path, out: Path, processes: int, *, model: str = "fake"
-) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
+def free_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    return child(
-        [sys.executable, *launcher, "--master-port", str(port), *command(root, out, model=model)],
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+        return str(probe.getsockname()[1])
 
 
-def test_two_processes_label_together_and_their_rows_are_merged_once(root, tmp_path):
-    with launch(root, tmp_path / "together", 2) as run:
-        said, _ = run.communicate(timeout=180)
-    # An example has an error record, so every process ends with code 3 only in the first one.
-    assert "300 examples" in said, said
+def together(start, root: Path, out: Path, *, model: str = "fake") -> list[Forked]:
+    """Two processes with what a launcher tells them, once both have ended."""
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    common |= {"MASTER_PORT": free_port()}
+    processes = [
+        start(*words(root, out, model=model), **common, RANK=rank, LOCAL_RANK=rank)
+        for rank in ("0", "1")
+    ]
+    until(lambda: all(one.gone for one in processes))
+    return processes
+
+
+def test_two_processes_label_together_and_their_rows_are_merged_once(root, start, tmp_path):
+    first, _ = together(start, root, tmp_path / "together")
+    # An example has an error record, so the first process, which merges, ends with code 3.
+    assert "300 examples" in first.said and first.code == 3, first.said
     log = tmp_path / "together" / "log"
     kept = [
         {row["example_id"] for line in file.read_text().splitlines()[1:] for row in rows(line)}
@@ -185,14 +169,13 @@ def test_two_processes_label_together_and_their_rows_are_merged_once(root, tmp_p
     assert effort["flops"] == pytest.approx(alone["flops"])
 
 
-def test_labels_do_not_depend_on_the_number_of_processes(tmp_path):
+def test_labels_do_not_depend_on_the_number_of_processes(start, tmp_path):
     """The embedded model in float32, two processes against one: the same answers."""
     seeds = range(VALIDATION_SEEDS.start + 500, VALIDATION_SEEDS.start + 504)
-    write_scenes(tmp_path, seeds, questions=3)
+    write_scenes(tmp_path, seeds, questions=2)
     (tmp_path / "images").rename(tmp_path / "pictures")
-    with launch(tmp_path, tmp_path / "two", 2, model="embedded") as run:
-        said, _ = run.communicate(timeout=180)
-    assert run.returncode == 0, said
+    processes = together(start, tmp_path, tmp_path / "two", model="embedded")
+    assert [one.code for one in processes] == [0, 0], [one.said for one in processes]
     assert (tmp_path / "two" / "log" / "journal.1.jsonl").is_file()
     alone = label(
         load_jsonl(tmp_path / "examples.jsonl", images=tmp_path / "pictures"),
@@ -200,10 +183,10 @@ def test_labels_do_not_depend_on_the_number_of_processes(tmp_path):
         model=load_model("embedded", device="cpu"),
         folder=tmp_path / "one",
     ).frame
-    together = OracleLog.read(tmp_path / "two" / "log").frame
+    merged = OracleLog.read(tmp_path / "two" / "log").frame
     numbers = ["logprob", "confidence"]
-    assert together.drop(columns=numbers).equals(alone.drop(columns=numbers))
-    np.testing.assert_allclose(together[numbers], alone[numbers], atol=1e-4)
+    assert merged.drop(columns=numbers).equals(alone.drop(columns=numbers))
+    np.testing.assert_allclose(merged[numbers], alone[numbers], atol=1e-4)
 
 
 def rows(line: str) -> list[dict]:
@@ -211,10 +194,18 @@ def rows(line: str) -> list[dict]:
 
 
 def test_when_a_process_dies_the_others_end_and_one_alone_goes_on(root, tmp_path):
-    """In the meantime nobody else may label into the folder."""
+    """Started by torchrun. In the meantime nobody else may label into the folder."""
     log = tmp_path / "log"
     lock = log / "journal.1.lock"
-    with launch(root, tmp_path, 2) as run:
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    launcher += ["--master-port", free_port(), "-m", "m3router"]
+    with child(
+        [sys.executable, *launcher, *words(root, tmp_path)],
+        cwd=faults.ROOT,
+        env=faults.ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as run:
         until(lambda: lock.is_file() and lock.read_text().strip().isdigit())
         with pytest.raises(DataError, match="being labelled by another process"):
             Journal.open(log, {})

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -35,56 +35,68 @@ def recipe(kind: str) -> TrainingRecipe:
     return TrainingRecipe(**(common | SETTINGS[kind]))
 
 
-def run(checkpoint: str, kind: str, folder: Path, *, stop: Path | None = None) -> dict:
-    """Train; with ``stop`` a mark is set in the middle of the run, and nothing more is done."""
+def run(checkpoint: str, kind: str, folder: Path, *, die: bool = False) -> dict:
+    """Train; with ``die`` this process is killed in the middle of the run."""
     model = load_model(checkpoint, device="cpu")
     batches = FreshScenes(0, SceneText(model.tokenizer, model.template, questions=2), batch=2)
 
     def batch_at(number: int):
-        if stop is not None and number == STOP:
-            stop.touch()
-            time.sleep(600)
+        if die and number == STOP:
+            os.kill(os.getpid(), signal.SIGKILL)
         return batches(number)
 
     return train(trainable_of(model), batch_at, recipe=recipe(kind), folder=folder)
 
 
-def training(code: str) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    lines = (
-        f"from pathlib import Path\nfrom tests.m3core.test_training_processes import run\n{code}"
-    )
-    return child([sys.executable, "-c", lines], cwd=ROOT, env=environment)
+def killed(checkpoint: str, kinds: Sequence[str], folder: Path) -> None:
+    """Train each kind into its folder, in a process forked from this one that is killed."""
+    for kind in kinds:
+        forked = os.fork()
+        if forked == 0:
+            run(checkpoint, kind, folder / kind, die=True)
+            os._exit(0)
+        _, status = os.waitpid(forked, 0)
+        print(kind, -os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param("periods", marks=pytest.mark.slow), "random", "lora"]
+    "kinds", [pytest.param(("periods",), marks=pytest.mark.slow), ("random", "lora")]
 )
 def test_a_killed_run_resumes_to_the_weights_of_an_undisturbed_one(
-    random_checkpoint, tmp_path, kind
+    random_checkpoint, tmp_path, kinds
 ):
-    source, mark = str(random_checkpoint), tmp_path / "mark"
-    with training(
-        f"run({source!r}, {kind!r}, Path({str(tmp_path / 'b')!r}), stop=Path({str(mark)!r}))"
-    ) as killed:
-        until = time.monotonic() + 120
-        while not mark.exists() and killed.poll() is None and time.monotonic() < until:
-            time.sleep(0.05)
-        assert mark.exists(), "the run did not come to its middle"
-        killed.send_signal(signal.SIGKILL)
-        assert killed.wait(20) == -signal.SIGKILL
-    assert json.loads((tmp_path / "b" / "state" / "progress.json").read_text())["step"] == 2
-    resumed = run(source, kind, tmp_path / "b")
-    undisturbed = run(source, kind, tmp_path / "a")
-    assert resumed.keys() == undisturbed.keys()
-    assert all(torch.equal(resumed[name], undisturbed[name]) for name in resumed)
+    source, folder = str(random_checkpoint), tmp_path / "killed"
+    code = (
+        "from pathlib import Path\n"
+        "from tests.m3core.test_training_processes import killed\n"
+        f"killed({source!r}, {kinds!r}, Path({str(folder)!r}))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with child([sys.executable, "-c", code], cwd=ROOT, env=environment, **pipes) as program:
+        said, complaints = program.communicate(timeout=300)
+    assert said.splitlines() == [f"{kind} {signal.SIGKILL.value}" for kind in kinds], complaints
+    for kind in kinds:
+        progress = json.loads((folder / kind / "state" / "progress.json").read_text())
+        assert progress["step"] == 2
+        resumed = run(source, kind, folder / kind)
+        undisturbed = run(source, kind, tmp_path / kind)
+        assert resumed.keys() == undisturbed.keys()
+        assert all(torch.equal(resumed[name], undisturbed[name]) for name in resumed)
+
+
+@pytest.fixture(scope="module")
+def finished(random_checkpoint, tmp_path_factory):
+    """A folder in which a run has ended, and its weights."""
+    folder = tmp_path_factory.mktemp("finished")
+    return folder, run(str(random_checkpoint), "random", folder)
 
 
 @pytest.mark.parametrize("moment", ["before the swap", "in the swap", "after the swap"])
-def test_a_kill_while_saving_leaves_a_usable_state(random_checkpoint, tmp_path, moment):
+def test_a_kill_while_saving_leaves_a_usable_state(random_checkpoint, finished, tmp_path, moment):
     """The folders as a kill leaves them at each point between two renames."""
-    source = str(random_checkpoint)
-    undisturbed = run(source, "random", tmp_path)
+    folder, undisturbed = finished
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     state = tmp_path / "state"
     if moment == "before the swap":  # half of the next state is written
         (tmp_path / "state.new").mkdir()
@@ -95,7 +107,7 @@ def test_a_kill_while_saving_leaves_a_usable_state(random_checkpoint, tmp_path, 
     else:
         (tmp_path / "state.old").mkdir()
         (tmp_path / "state.old" / "progress.json").write_text("torn")
-    again = run(source, "random", tmp_path)
+    again = run(str(random_checkpoint), "random", tmp_path)
     assert all(torch.equal(again[name], undisturbed[name]) for name in again)
 
 

@@ -15,7 +15,7 @@ from m3router.router.inference.pipeline import AutoScalePipeline
 from m3router.router.runs.run import Run
 from tests.m3core import layouts
 
-QUESTIONS = ["What color is the dog?", "Is there a cat on the table?", "How many are there?"]
+QUESTIONS = ["What color is the dog?", "Is there a cat on the table?"]
 
 
 def new_image(seed: int) -> Image.Image:
@@ -32,7 +32,7 @@ def test_the_whole_way(family, tmp_path):
     folder = layouts.write(tmp_path / "model", *layouts.published(family, seed=5))
     model = load_model(str(folder), device="cpu")
     model.max_new_tokens = 3
-    images = {f"{number}.png": new_image(number) for number in range(40)}
+    images = {f"{number}.png": new_image(number) for number in range(30)}
     for name, image in images.items():
         image.save(tmp_path / name)
     encodings = dict(zip(images, model.encode(list(images.values())), strict=True))
@@ -58,10 +58,11 @@ def test_the_whole_way(family, tmp_path):
     run = Run(tmp_path / "run")
     log = label_stage(run, examples, images=tmp_path, model=model)
     assert log.n_gaps == 0 and log.costs[0].tolist() == list(model.grid.scales)
-    train_stage(run)
+    train_stage(run, estimator="logistic", ablations=False)
     calibrate_stage(run, budget=float(np.mean(model.grid.scales)))
-    evaluate_stage(run, draws=20)
-    assert report_stage(run, images=tmp_path).is_file()
+    if family == "mqt":  # the other's options are those of all other reports
+        evaluate_stage(run, draws=20, budgets=[36])
+        assert report_stage(run, images=tmp_path).is_file()
     pipeline = AutoScalePipeline.load(run.root, model=model)
     answers = pipeline.answer(list(images.values())[:5], [QUESTIONS[0]] * 5)
     for one in answers:

@@ -70,7 +70,8 @@ def test_an_undamaged_run_has_nothing_to_tell(run):
 )
 def test_right_hashes_help_no_damage(run, file, kind, told):
     apply(run.root, Damage(file, kind, seed=2, sealed=True))
-    assert any(told in one for one in messages(run.root)), messages(run.root)
+    found = messages(run.root, file)
+    assert any(told in one for one in found), found
 
 
 @pytest.mark.parametrize("file", DOCUMENTS)
@@ -148,7 +149,7 @@ def test_a_read_only_run_is_told_and_left_as_it_is(run):
     for path in [run.root, *run.root.rglob("*")]:
         path.chmod(path.stat().st_mode & ~0o222)
     root, place = str(run.root), run.root.parent / "told"
-    wanted = (["calibrate", root, "--budget", "40"], ["evaluate", root])
+    wanted = (["calibrate", root, "--budget", "40"], ["evaluate", root, "--draws", "20"])
     child = os.fork()
     if not child:
         without_root_powers()

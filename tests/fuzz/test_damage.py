@@ -19,6 +19,7 @@ from m3router.router.inference.loading import read_rule
 from m3router.router.runs.run import Run
 from m3router.router.serve.backends.policies import Policies
 from tests.fuzz.artefacts import FILES, KINDS, Damage, apply, check, finished_run, messages, reseal
+from tests.serve.small_run import make_small_run
 
 BY_SORT = ("log/manifest.json", "log/oracle.parquet", "router/router.json", "split.json")
 EVERYWHERE = ("truncate", "number", "folder", "loop")
@@ -34,8 +35,10 @@ DOCUMENTS = {
 
 @pytest.fixture(autouse=True)
 def made_once(monkeypatch, tmp_path_factory):
-    folder = tmp_path_factory.getbasetemp() / "fuzz_run"
-    folder.mkdir(exist_ok=True)
+    base = tmp_path_factory.getbasetemp()
+    folder = base / "fuzz_run"
+    if not folder.exists():  # evaluated further, so a copy of what the server's tests use
+        shutil.copytree(make_small_run(base / "small_run").root.parent, folder)
     monkeypatch.setenv("M3ROUTER_FUZZ_RUN", str(folder))
 
 

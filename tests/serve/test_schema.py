@@ -66,7 +66,7 @@ def test_every_operation_keeps_to_the_schema(schema, path, method, mode):
 
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(
-        max_examples=60 if method == "POST" else 5,
+        max_examples=25 if method == "POST" else 5,
         deadline=None,
         derandomize=True,
         phases=[Phase.explicit, Phase.generate],

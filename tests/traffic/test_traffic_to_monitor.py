@@ -40,7 +40,7 @@ def world(tmp_path_factory):
     old, new = write_world(root / "old"), write_world(root / "new", images=30, seed=1)
     label = ["label", "--examples", old.examples, "--images", old.images, "--model", "fake"]
     done(*label, "--out", root / "run")
-    done("train", root / "run", "--no-ablations")
+    done("train", root / "run", "--estimator", "logistic", "--no-ablations")
     # Every question counts, so that shares can be compared with those by hand.
     done("calibrate", root / "run", "--max-regret", 0.4, "--most", 4, "--policy", "safe")
     pipeline = AutoScalePipeline.load(root / "run", model=FakeModel(), policy="safe")
@@ -233,7 +233,7 @@ def test_answers_that_do_not_belong_are_refused(world, tmp_path):
 def test_a_router_learns_from_traffic_alone(world, tmp_path):
     root = world["root"]
     run = Run(root / "fresh").copy_data(tmp_path / "again")
-    done("train", run.root, "--no-ablations")
+    done("train", run.root, "--estimator", "logistic", "--no-ablations")
     done("calibrate", run.root, "--budget", 200)
     assert "There are no reference answers" in done("evaluate", run.root, "--draws", 5)
 

@@ -40,7 +40,7 @@ def world(tmp_path_factory):
     old, new = write_world(root / "old"), write_world(root / "new", images=30, seed=1)
     label = ["label", "--examples", old.examples, "--images", old.images, "--model", "fake"]
     done(*label, "--out", root / "run")
-    done("train", root / "run", "--estimator", "logistic", "--no-ablations")
+    done("train", root / "run", "--no-ablations")
     # Every question counts, so that shares can be compared with those by hand.
     done("calibrate", root / "run", "--max-regret", 0.4, "--most", 4, "--policy", "safe")
     pipeline = AutoScalePipeline.load(root / "run", model=FakeModel(), policy="safe")

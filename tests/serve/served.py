@@ -39,7 +39,7 @@ def start(folder: Path, run: Path, *options: str, verbose: bool = True) -> Serve
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "300", "NO_COLOR": "1"}
     with log.open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment, cwd=folder)
-    until = time.monotonic() + 180
+    until = time.monotonic() + 300
     url = ""
     while time.monotonic() < until and process.poll() is None:
         found = re.search(r"listening at (https?://\S+?)[,\s]", log.read_text())

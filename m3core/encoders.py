@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-import transformers
 from PIL import Image
-from transformers import AutoImageProcessor, PreTrainedModel
 
 from m3router.data.errors import ModelError
 from m3router.m3core.checkpoints.families.table import recognise
@@ -25,6 +23,9 @@ from m3router.m3core.cost.operations import StackShape
 from m3router.m3core.devices import chosen_device
 from m3router.m3core.matryoshka.base import GridEncoding, MultiScaleModel, VisualEncoding
 from m3router.m3core.matryoshka.scales import ScaleGrid
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class ImageEncoder(Protocol):
@@ -179,6 +180,9 @@ def load_encoder(name: str, *, device: str = "auto") -> ImageEncoder:
 
 
 def _load_tower(name: str, folder: Path, kind: str, leading: int, *, device: str) -> TowerEncoder:
+    import transformers  # slow to import; many a router has no encoder
+    from transformers import AutoImageProcessor
+
     device = chosen_device(device)
     check_files(folder)
     try:

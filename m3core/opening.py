@@ -21,7 +21,6 @@ from m3router.m3core.matryoshka.base import MultiScaleModel
 from m3router.m3core.matryoshka.pooling import AVERAGE
 from m3router.m3core.options import OptionModel
 from m3router.m3core.vlm.families import FAMILIES
-from m3router.m3core.vlm.loading import is_vlm, load_vlm
 
 MATRYOSHKA, VLM, FUNCTION, ENDPOINT = "matryoshka", "vlm", "function", "endpoint"
 KINDS = (MATRYOSHKA, VLM, FUNCTION, ENDPOINT)
@@ -95,6 +94,8 @@ def open_model(
                 )
         return load_reference(name, options=None if options is None else list(options))
     if name not in (EMBEDDED, FAKE):
+        from m3router.m3core.vlm.loading import is_vlm, load_vlm  # transformers is slow to import
+
         folder = _folder(name)
         if is_vlm(folder):
             _refuse(name, matryoshka)
@@ -169,6 +170,8 @@ def reopen(
     if kind == FUNCTION:
         return open_model(name, options={option: {} for option in spec.get("options", ())})
     if kind == VLM:
+        from m3router.m3core.vlm.loading import load_vlm
+
         ladder = spec.get("options")
         return load_vlm(
             name,

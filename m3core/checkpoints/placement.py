@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import BitsAndBytesConfig
 
 from m3router.data.errors import ModelError
 
@@ -58,6 +57,8 @@ class Placement:
         """Arguments for ``from_pretrained``."""
         keywords: dict[str, Any] = {"dtype": DTYPES[self.dtype]}
         if self.bits is not None:
+            from transformers import BitsAndBytesConfig  # slow to import
+
             keywords["quantization_config"] = BitsAndBytesConfig(
                 load_in_8bit=self.bits == 8,
                 load_in_4bit=self.bits == 4,

@@ -1,4 +1,7 @@
-"""Several processes, on one machine or many, that label together (``torchrun``, ``accelerate``)."""
+"""Several processes, on one machine or many, that label together (``torchrun``, ``accelerate``).
+
+accelerate is slow to import: where a process is alone, it is not.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,6 @@ from datetime import timedelta
 from typing import TypeVar
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
 
 from m3router.data.errors import DataError
 from m3router.data.example import Example
@@ -45,6 +46,8 @@ class Ranks:
         """
         if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
             return cls()
+        from accelerate import PartialState
+
         state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         return cls(state.process_index, state.num_processes, local)
@@ -68,12 +71,16 @@ class Ranks:
     def wait(self) -> None:
         """Wait until all have come this far."""
         if self.count > 1:
+            from accelerate import PartialState
+
             PartialState().wait_for_everyone()
 
     def gathered(self, value: T) -> list[T]:
         """The values of all processes, by rank, once all have come this far."""
         if self.count == 1:
             return [value]
+        from accelerate.utils import gather_object
+
         values: list[T] = gather_object([value])
         return values
 
@@ -85,6 +92,8 @@ class Ranks:
         """
         if self.count == 1:
             return work()
+        from accelerate.utils import broadcast_object_list
+
         if self.is_first:
             try:
                 result = work()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
-from transformers import BaseImageProcessor
 
 from m3router.data.images import bounded
+
+if TYPE_CHECKING:
+    from transformers import BaseImageProcessor
 
 LONGEST_SIDE = 1 << 13
 """Pixels of the longer side from which on an image is made smaller before it is padded: the square

@@ -15,15 +15,23 @@ from m3router.data.log.parts import part_rows
 from m3router.data.progress import waiting
 from m3router.data.scenes.export import LABEL_SEEDS, write_scenes
 from m3router.data.sources.jsonl import load_jsonl
+from m3router.m3core.checkpoints import load_model
 from m3router.router.cli import next_steps
+from m3router.router.cli.answers import show_answer
 from m3router.router.cli.console import progress, show_headline, show_verdict
 from m3router.router.cli.exit_codes import STOPPED
+from m3router.router.cli.labelling import (
+    kept_when_stopped,
+    label_with_progress,
+    show_errors,
+)
 from m3router.router.cli.options import Device, folder_to_write, seed_option
 from m3router.router.cli.streams import out as results
 from m3router.router.cli.toys import say_if_toy
 from m3router.router.evaluation.documents import DOCUMENT, REDO
 from m3router.router.evaluation.evaluate import default_budgets
 from m3router.router.evaluation.showcase import held_out
+from m3router.router.inference.pipeline import AutoScalePipeline
 from m3router.router.runs.run import Run
 from m3router.router.stages.evaluating import evaluate_stage
 from m3router.router.stages.learning import calibrate_stage, train_stage
@@ -54,13 +62,6 @@ def quickstart(
     m3router quickstart --out quickstart/
     ```
     """
-    from m3router.m3core.checkpoints import load_model  # this and the next load torch
-    from m3router.router.cli.labelling import (
-        kept_when_stopped,
-        label_with_progress,
-        show_errors,
-    )
-
     began = time.monotonic()
     folder_to_write(out)
     folder, run = out / "scenes", Run(out / "run")
@@ -119,9 +120,6 @@ def _measure(run: Run, images: Path) -> Path:
 
 def _answer(run: Run, images: Path, model: MultiScaleModel) -> None:
     """Answer three held-out questions with the scale and why."""
-    from m3router.router.cli.answers import show_answer
-    from m3router.router.inference.pipeline import AutoScalePipeline
-
     pipeline = AutoScalePipeline.load(run.root, model=model)
     for name, question in held_out(run):
         results.print(Text(f"\n{images / name}\n{question}", style="bold"))

@@ -297,14 +297,23 @@ def svg(figure: Figure, *, name: str) -> str:
 
 
 def inline_svg(figure: Figure, *, name: str, label: str) -> str:
-    """The figure as an element for an HTML page, with colours that follow the page's theme.
+    """The figure as an element for an HTML page; see `inlined` for the label.
 
     Args:
         figure: the figure.
         name: keeps ids apart from those of other figures on the page.
+        label: what a screen reader says.
+    """
+    return inlined(svg(figure, name=name), label=label)
+
+
+def inlined(text: str, *, label: str) -> str:
+    """An SVG file as an element for an HTML page, with colours that follow the page's theme.
+
+    Args:
+        text: what `svg` gives, or `write_figure` wrote.
         label: what a screen reader says; plain text without quotes or angle brackets.
     """
-    text = svg(figure, name=name)
     text = text[text.index("<svg") :].strip()
     used = set(re.findall(r"#([A-Za-z][\w-]*)", text))
     text = re.sub(

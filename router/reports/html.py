@@ -34,7 +34,7 @@ from m3router.router.reports.figures import (
     PAPER,
     ROUTER,
     SOFT,
-    inline_svg,
+    inlined,
     ramp,
     still,
     write_figure,
@@ -145,14 +145,15 @@ def write_report(
     extras = extras or Extras()
     specs = plots.plots(document, importance=extras.importance, learning=extras.learning)
     drawn = {name: still(spec) for name, spec in specs.items()}
-    written = [p for name, figure in drawn.items() for p in write_figure(figure, folder / name)]
+    saved = {name: write_figure(figure, folder / name) for name, figure in drawn.items()}
+    written = [path for both in saved.values() for path in both]
     rows = _tables(document, extras)
     written += tables.write_csv(rows, folder / "tables")
     written += write_latex(rows, folder / "tables", captions=CAPTIONS)
     labels = _labels(document)
     inline = {
-        name: Markup(inline_svg(figure, name=name, label=labels[name]))
-        for name, figure in drawn.items()
+        name: Markup(inlined(drawing.read_bytes().decode("utf-8"), label=labels[name]))
+        for name, (_, drawing) in saved.items()
     }
     page = folder / PAGE
     text = render(document, inline, extras=extras, manifest=manifest, images=images)
@@ -172,7 +173,7 @@ def render(
 
     Args:
         document: the evaluation.
-        figures: name -> trusted SVG element, from `inline_svg`; the plots' static figures.
+        figures: name -> trusted SVG element, from `inlined`; the plots' static figures.
         extras: importance and studies.
         manifest: the evaluation's manifest.
         images: folder of the images.

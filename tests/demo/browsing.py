@@ -129,7 +129,7 @@ class Visitor:
         """Wait until nothing is being done."""
         self.page.wait_for_timeout(100)
         busy = """document.querySelector('[data-testid="status-tracker"]:not(.hide)')"""
-        self.page.wait_for_function(f"!{busy}")
+        self.page.wait_for_function(f"!{busy}", polling=50)  # each frame is much to draw
 
     def text(self, place: str) -> str:
         return re.sub(r"\s+", " ", self.page.locator(f"#m3-{place}").inner_text())

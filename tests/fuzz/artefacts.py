@@ -144,7 +144,7 @@ def _inspect(run: Run) -> None:
 
 
 def _report(run: Run) -> None:
-    report_stage(run)
+    report_stage(run, reuse=True)  # made anew for a copy without it, as those of `check` are
 
 
 READERS: tuple[tuple[tuple[str, ...], Callable[[Run], object]], ...] = (

@@ -19,6 +19,7 @@ from m3router.router.inference.loading import read_rule
 from m3router.router.runs.run import Run
 from m3router.router.serve.backends.policies import Policies
 from tests.fuzz.artefacts import FILES, KINDS, Damage, apply, check, finished_run, messages, reseal
+from tests.serve.small_run import make_small_run
 
 BY_SORT = ("log/manifest.json", "log/oracle.parquet", "router/router.json", "split.json")
 EVERYWHERE = ("truncate", "number", "folder", "loop")
@@ -34,8 +35,10 @@ DOCUMENTS = {
 
 @pytest.fixture(autouse=True)
 def made_once(monkeypatch, tmp_path_factory):
-    folder = tmp_path_factory.getbasetemp() / "fuzz_run"
-    folder.mkdir(exist_ok=True)
+    base = tmp_path_factory.getbasetemp()
+    folder = base / "fuzz_run"
+    if not folder.exists():  # evaluated further, so a copy of what the server's tests use
+        shutil.copytree(make_small_run(base / "small_run").root.parent, folder)
     monkeypatch.setenv("M3ROUTER_FUZZ_RUN", str(folder))
 
 
@@ -70,7 +73,8 @@ def test_an_undamaged_run_has_nothing_to_tell(run):
 )
 def test_right_hashes_help_no_damage(run, file, kind, told):
     apply(run.root, Damage(file, kind, seed=2, sealed=True))
-    assert any(told in one for one in messages(run.root)), messages(run.root)
+    found = messages(run.root, file)
+    assert any(told in one for one in found), found
 
 
 @pytest.mark.parametrize("file", DOCUMENTS)
@@ -148,7 +152,7 @@ def test_a_read_only_run_is_told_and_left_as_it_is(run):
     for path in [run.root, *run.root.rglob("*")]:
         path.chmod(path.stat().st_mode & ~0o222)
     root, place = str(run.root), run.root.parent / "told"
-    wanted = (["calibrate", root, "--budget", "40"], ["evaluate", root])
+    wanted = (["calibrate", root, "--budget", "40"], ["evaluate", root, "--draws", "20"])
     child = os.fork()
     if not child:
         without_root_powers()

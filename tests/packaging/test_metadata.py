@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.metadata
 import json
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -33,26 +35,32 @@ FREE = ("router/serve/", "router/demo/", "router/ray/", "router/scale_out/")
 """Packages that are imported by the commands that need their extra, after asking for it."""
 
 
+@functools.cache
+def providers_of_modules() -> Mapping[str, list[str]]:
+    """Of each module that can be imported, the packages that hold it; reading all takes long."""
+    return importlib.metadata.packages_distributions()
+
+
 def names(requirements: list[str]) -> set[str]:
     return {canonicalize_name(Requirement(one).name) for one in requirements} - {"m3router"}
 
 
 def imports(path: Path) -> tuple[set[str], set[str]]:
     """Top-level names that a module imports when it is imported, and those inside functions."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    late: set[ast.AST] = set()
-    for node in ast.walk(tree):
-        typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or typing_only:
-            late |= {inner for inner in ast.walk(node) if inner is not node}
     at_once, later = set[str](), set[str]()
-    for node in ast.walk(tree):
-        found: list[str] = []
-        if isinstance(node, ast.Import):
-            found = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            found = [str(node.module)]
-        (later if node in late else at_once).update(name.split(".")[0] for name in found)
+
+    def visit(node: ast.AST, late: bool) -> None:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            given = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            found = given or [str(getattr(node, "module", ""))]
+            (later if late else at_once).update(name.split(".")[0] for name in found)
+        typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        late = late or typing_only or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):  # no expression
+                visit(child, late)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")), False)
     known = OURS | set(sys.stdlib_module_names)
     return at_once - known, later - known
 
@@ -97,7 +105,7 @@ def test_every_import_is_declared_and_extras_only_where_needed():
     needed = names(PROJECT["dependencies"])
     extras = PROJECT["optional-dependencies"]
     optional = set().union(*(names(one) for extra, one in extras.items() if extra != "dev"))
-    providers = importlib.metadata.packages_distributions()
+    providers = providers_of_modules()
     for package in (*FOLDERS, "experiments"):
         for path in (ROOT / package).rglob("*.py"):
             relative = path.relative_to(ROOT).as_posix()
@@ -210,7 +218,7 @@ print(json.dumps(told))
 
 
 def test_help_needs_no_extra_and_a_video_says_which(tmp_path):
-    providers = importlib.metadata.packages_distributions()
+    providers = providers_of_modules()
     extras = PROJECT["optional-dependencies"]
     needed = names(PROJECT["dependencies"])
     optional = set().union(*map(names, extras.values())) - needed

@@ -37,7 +37,7 @@ def asks_of(small_run, count, *, seed=0, scales=(None, None, 1, 9, 36, 144, 576)
             question=question,
             scale=rng.choice(scales),
         )
-        for number, (image, question) in enumerate(rng.choices(small_run.asked, k=count))
+        for number, (image, question) in enumerate(rng.choices(small_run.asked[:8], k=count))
     ]
 
 
@@ -77,8 +77,20 @@ def pipeline(small_run):
     return AutoScalePipeline.load(small_run.root, device="cpu")
 
 
-def check_equal(pipeline, ask, routed, policy=None):
-    (wanted,) = pipeline.answer([ask.image], [ask.question], scale=ask.scale, policy=policy)
+EXPECTED: dict[tuple[int, int, str, int | None], tuple[AutoScalePipeline, RoutedAnswer]] = {}
+"""What a pipeline, which is kept so that its id stays its own, answers to an image's question."""
+
+
+def expected(pipeline, ask) -> RoutedAnswer:
+    key = id(pipeline), id(ask.image), ask.question, ask.scale
+    if key not in EXPECTED:
+        (wanted,) = pipeline.answer([ask.image], [ask.question], scale=ask.scale)
+        EXPECTED[key] = pipeline, wanted
+    return EXPECTED[key][1]
+
+
+def check_equal(pipeline, ask, routed):
+    wanted = expected(pipeline, ask)
     assert (routed.answer.text, routed.scale) == (wanted.answer.text, wanted.scale)
     assert routed.answer.answer_tokens == wanted.answer.answer_tokens
     assert routed.answer.visual_tokens == wanted.answer.visual_tokens
@@ -91,7 +103,7 @@ def check_equal(pipeline, ask, routed, policy=None):
     "changes", [{"workers": 3}, {"batch": 3, "encode_batch_size": 2, "image_cache_size": 2}]
 )
 def test_answers_are_those_of_the_pipeline_at_any_concurrency(small_run, pipeline, changes):
-    asks = asks_of(small_run, 40)
+    asks = asks_of(small_run, 24)
 
     async def work(engine):
         found = await asyncio.gather(*(answered(engine, ask) for ask in asks))
@@ -176,7 +188,7 @@ def test_budgets_and_regrets_are_made_on_demand(small_run, pipeline):
 
 
 def test_a_full_queue_says_so_and_those_let_in_are_answered(small_run, pipeline):
-    asks = asks_of(small_run, 24, seed=1)
+    asks = asks_of(small_run, 14, seed=1)
 
     async def work(engine):
         return await asyncio.gather(
@@ -186,14 +198,14 @@ def test_a_full_queue_says_so_and_those_let_in_are_answered(small_run, pipeline)
     settings = settings_of(small_run.root, queue=4, batch=2)
     found = with_engine(settings, pipeline, work)
     busy = [one for one in found if isinstance(one, BusyError)]
-    assert 1 <= len(busy) <= 20 and all(one.retry_after >= 1 for one in busy)
+    assert 1 <= len(busy) <= 10 and all(one.retry_after >= 1 for one in busy)
     for ask, one in zip(asks, found, strict=True):
         if not isinstance(one, BusyError):
             check_equal(pipeline, ask, one)
 
 
 def test_who_leaves_at_any_moment_frees_the_place(small_run, pipeline):
-    asks = asks_of(small_run, 60, seed=2)
+    asks = asks_of(small_run, 32, seed=2)
     rng = random.Random(3)
 
     async def leaves(engine, ask):

@@ -480,7 +480,7 @@ def test_large_images_hold_up_no_small_ones() -> None:
     async def main() -> None:
         async with started(replace(USUAL, processes=2)) as workers:
             large = [
-                asyncio.create_task(workers.decode(scans(25), deadline=soon())) for _ in range(3)
+                asyncio.create_task(workers.decode(scans(10), deadline=soon())) for _ in range(3)
             ]
             await at_work(workers)
             for _ in range(10):

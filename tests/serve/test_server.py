@@ -11,6 +11,8 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -22,15 +24,21 @@ from typer.testing import CliRunner
 from m3router.router.cli.main import app
 from m3router.router.inference.pipeline import AutoScalePipeline
 from m3router.router.serve.guard.keys import new_token, sha256_of
+from m3router.router.traffic import read_traffic
 from tests.serve.served import Server, data_url, end, start
 
 SECRET = "What is the colour of the unutterable secret?"
+get, head, post = (
+    partial(ask, verify=False)  # reading certificates takes longer than an answer
+    for ask in (httpx.get, httpx.head, httpx.post)
+)
 
 
 @pytest.fixture(scope="module")
 def server(small_run, tmp_path_factory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("served")
-    running = start(folder, small_run.root, "--traffic", str(folder / "kept"))
+    traffic = ("--traffic", str(folder / "kept"), "--traffic-share", "100%")
+    running = start(folder, small_run.root, *traffic)
     yield running
     end(running)
 
@@ -111,7 +119,10 @@ def test_the_official_client_streams(server, small_run, pipeline):
 def test_the_official_async_client_gets_every_answer_at_once(server, small_run, pipeline):
     async def main():
         async with openai.AsyncOpenAI(
-            base_url=f"{server.url}/v1", api_key="none", max_retries=0
+            base_url=f"{server.url}/v1",
+            api_key="none",
+            max_retries=0,
+            http_client=openai.DefaultAsyncHttpxClient(verify=False),
         ) as client:
             asked = [
                 client.chat.completions.create(model=model, messages=messages(image, question))
@@ -178,7 +189,7 @@ def test_wishes_of_a_request(server, small_run):
 )
 def test_what_cannot_be_done_is_refused_by_name(server, small_run, change, message):
     body = body_of(*small_run.asked[0]) | change
-    got = httpx.post(f"{server.url}/v1/chat/completions", json=body)
+    got = post(f"{server.url}/v1/chat/completions", json=body)
     assert got.status_code == 400
     error = got.json()["error"]
     assert message in error["message"] and error["type"] == "invalid_request_error"
@@ -197,7 +208,7 @@ def test_bad_images_are_refused(server, small_run):
             {"type": "image_url", "image_url": {"url": url}},
         ]
         body = {"model": "m3-auto", "messages": [{"role": "user", "content": parts}]}
-        got = httpx.post(f"{server.url}/v1/chat/completions", json=body)
+        got = post(f"{server.url}/v1/chat/completions", json=body)
         assert "/" + "tmp" not in got.text and "Traceback" not in got.text
         return got.status_code
 
@@ -209,7 +220,7 @@ def test_bad_images_are_refused(server, small_run):
     assert status(png, "text/html") == 200
     remote = body_of(*small_run.asked[0])
     remote["messages"][0]["content"][1]["image_url"]["url"] = f"{server.url}/health"
-    assert httpx.post(f"{server.url}/v1/chat/completions", json=remote).status_code == 400
+    assert post(f"{server.url}/v1/chat/completions", json=remote).status_code == 400
 
 
 def test_a_client_that_vanishes_frees_its_place(server, small_run):
@@ -226,7 +237,7 @@ def test_a_client_that_vanishes_frees_its_place(server, small_run):
                 vanishing.sendall(head + body)
     until = time.monotonic() + 20
     while time.monotonic() < until:
-        page = httpx.get(f"{server.url}/metrics").text
+        page = get(f"{server.url}/metrics").text
         if "m3router_queued 0.0" in page and "m3router_running 0.0" in page:
             break
         time.sleep(0.05)
@@ -239,14 +250,14 @@ def test_a_client_that_vanishes_frees_its_place(server, small_run):
 
 @pytest.mark.parametrize("path", ["/health", "/ready"])
 def test_load_balancers_may_look_without_a_body(server, path):
-    for ask in (httpx.get, httpx.head):
+    for ask in (get, head):
         assert ask(server.url + path).status_code == 200
-    assert httpx.head(server.url + path).text == ""
+    assert head(server.url + path).text == ""
 
 
 def test_metrics_add_up(server, small_run):
     def value(name: str) -> float:
-        page = httpx.get(f"{server.url}/metrics").text
+        page = get(f"{server.url}/metrics").text
         found = re.findall(rf"^{re.escape(name)} (\S+)$", page, re.M)
         return float(found[0]) if found else 0.0
 
@@ -261,43 +272,39 @@ def test_nothing_that_was_asked_is_logged(server, small_run):
     image, _ = small_run.asked[0]
     server.client().chat.completions.create(model="m3-auto", messages=messages(image, SECRET))
     wrong = body_of(image, SECRET, temperature=1)
-    httpx.post(f"{server.url}/v1/chat/completions?asked={SECRET}", json=wrong)
+    post(f"{server.url}/v1/chat/completions?asked={SECRET}", json=wrong)
     log = server.log.read_text()
     assert "chatcmpl-" in log and " 200 in " in log and " 400" in log
     assert "unutterable" not in log and "base64" not in log and "iVBOR" not in log
 
 
-def test_recorded_traffic_is_deleted_by_the_id_of_the_answer(small_run, tmp_path):
-    kept = tmp_path / "kept"
-    server = start(tmp_path, small_run.root, "--traffic", str(kept), "--traffic-share", "100%")
-    try:
-        client = server.client()
-        image, _ = small_run.asked[0]
-        told = [
-            client.chat.completions.create(
-                model="m3-auto", messages=messages(image, SECRET), store=store
-            )
-            for store in (None, False)
-        ]
+def test_recorded_traffic_is_deleted_by_the_id_of_the_answer(server, small_run):
+    kept, client = server.log.parent / "kept", server.client()
+    image = small_run.asked[0][0].transpose(Image.Transpose.FLIP_LEFT_RIGHT)  # nobody else's
+    asked = "Is this kept?"
+    told = [
+        client.chat.completions.create(model="m3-auto", messages=messages(image, asked), store=one)
+        for one in (None, False)
+    ]
 
-        def stored() -> str:
-            return "".join(one.read_text("utf-8") for one in kept.rglob("*.jsonl"))
+    def stored() -> str:
+        return "".join(one.read_text("utf-8") for one in kept.rglob("*.jsonl"))
 
-        until = time.monotonic() + 60
-        while SECRET not in stored() and time.monotonic() < until:
-            time.sleep(0.05)
-        assert told[0].id in stored() and told[1].id not in stored()
-        said = {"id": told[0].id, "right": False, "answer": f"{SECRET}!"}
-        assert httpx.post(f"{server.url}/v1/feedback", json=said).status_code == 200
-        said = {"id": told[1].id, "right": True}  # which did not want to be kept
-        assert httpx.post(f"{server.url}/v1/feedback", json=said).status_code == 404
-        assert f"{SECRET}!" in stored()
-        path = f"{server.url}/v1/traffic/"
-        assert httpx.delete(path + told[0].id).json() == {"id": told[0].id, "deleted": True}
-        assert SECRET not in stored() and not list(kept.rglob("*.png"))
-        assert httpx.delete(path + told[0].id).status_code == 404
-    finally:
-        end(server)
+    until = time.monotonic() + 60
+    while asked not in stored() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert told[0].id in stored() and told[1].id not in stored()
+    (record,) = [one for one in read_traffic(kept) if one["id"] == told[0].id]
+    assert list(kept.rglob(Path(record["image"]).name))
+    said = {"id": told[0].id, "right": False, "answer": f"{asked}!"}
+    assert post(f"{server.url}/v1/feedback", json=said).status_code == 200
+    said = {"id": told[1].id, "right": True}  # which did not want to be kept
+    assert post(f"{server.url}/v1/feedback", json=said).status_code == 404
+    assert f"{asked}!" in stored()
+    path = f"{server.url}/v1/traffic/{told[0].id}"
+    assert httpx.delete(path, verify=False).json() == {"id": told[0].id, "deleted": True}
+    assert asked not in stored() and not list(kept.rglob(Path(record["image"]).name))
+    assert httpx.delete(path, verify=False).status_code == 404
 
 
 def test_keys_rates_and_a_graceful_end(small_run, tmp_path):
@@ -314,8 +321,8 @@ def test_keys_rates_and_a_graceful_end(small_run, tmp_path):
         said = messages(image, question)
         with pytest.raises(openai.AuthenticationError):
             server.client("wrong").models.list()
-        assert httpx.get(f"{server.url}/metrics").status_code == 401
-        assert httpx.get(f"{server.url}/health").status_code == 200
+        assert get(f"{server.url}/metrics").status_code == 401
+        assert get(f"{server.url}/health").status_code == 200
         assert list(server.client(token).models.list())
         client = server.client(other)
         with pytest.raises(openai.RateLimitError) as refused:
@@ -334,7 +341,10 @@ def test_keys_rates_and_a_graceful_end(small_run, tmp_path):
 
         async def many():
             async with openai.AsyncOpenAI(
-                base_url=f"{server.url}/v1", api_key=token, max_retries=0
+                base_url=f"{server.url}/v1",
+                api_key=token,
+                max_retries=0,
+                http_client=openai.DefaultAsyncHttpxClient(verify=False),
             ) as client:
                 asked = [
                     asyncio.ensure_future(
@@ -345,9 +355,7 @@ def test_keys_rates_and_a_graceful_end(small_run, tmp_path):
                     for number in range(10)
                 ]
                 while "running 0.0" in (
-                    httpx.get(
-                        f"{server.url}/metrics", headers={"Authorization": f"Bearer {token}"}
-                    ).text
+                    get(f"{server.url}/metrics", headers={"Authorization": f"Bearer {token}"}).text
                 ):
                     await asyncio.sleep(0.005)
                 server.process.send_signal(signal.SIGTERM)

@@ -233,7 +233,7 @@ def test_answers_that_do_not_belong_are_refused(world, tmp_path):
 def test_a_router_learns_from_traffic_alone(world, tmp_path):
     root = world["root"]
     run = Run(root / "fresh").copy_data(tmp_path / "again")
-    done("train", run.root, "--no-ablations")
+    done("train", run.root, "--estimator", "logistic", "--no-ablations")
     done("calibrate", run.root, "--budget", 200)
     assert "There are no reference answers" in done("evaluate", run.root, "--draws", 5)
 

@@ -7,6 +7,7 @@ import io
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 import pytest
@@ -27,6 +28,9 @@ from tests.serve.gateway.endpoint_run import (
 from tests.serve.gateway.gateway_server import ToldDecider, gateway
 from tests.serve.gateway.raw_upstream import Said, raw_upstream
 
+post = partial(
+    httpx.post, verify=False
+)  # no certificates are read: that takes longer than a question
 NAMES = ("coarse", "fine")
 OPTION, REASON = "x-m3router-option", "x-m3router-reason"
 BODY_WIDE = OPTIONS
@@ -54,7 +58,7 @@ class Client:
         self.running, self.upstream = running, upstream
 
     def __call__(self, body, *, path="/v1/chat/completions", **headers):
-        self.answer = httpx.post(f"{self.running.url}{path}", json=body, headers=headers)
+        self.answer = post(f"{self.running.url}{path}", json=body, headers=headers)
         return self.upstream.heard[-1].body
 
     @property
@@ -324,7 +328,7 @@ def test_what_follows_a_response_goes_to_the_server_that_has_it(upstream):
                 part = {"type": "input_image", "image_url": data_url(A)}
                 turn = {"role": "user", "content": [{"type": "input_text", "text": "?"}, part]}
                 body = {"model": "m3router/auto", "input": [turn], **more}
-                answer = httpx.post(f"{running.url}/v1/responses", json=body)
+                answer = post(f"{running.url}/v1/responses", json=body)
                 assert answer.json()["id"] == f"resp_{servers[answer.headers[OPTION]].name}"
                 return answer.headers[OPTION], answer.headers[REASON].partition(":")[0]
 
@@ -351,7 +355,7 @@ def test_what_is_certified_is_told_of_what_it_is_about_alone(upstream):
             told = client.answer.headers[REASON]
             assert ("guarantee is about such" in told) is certified
             assert ("guarantee is not about it" in told) is not certified
-            route = httpx.post(f"{running.url}/v1/route", json=body).json()
+            route = post(f"{running.url}/v1/route", json=body).json()
             assert route["guarantee"] == (decider.guarantee if certified else "")
         client(chat(asked, model="m3router/fine"))
         assert "guarantee" not in client.answer.headers[REASON]
@@ -425,7 +429,7 @@ def test_a_router_that_fails(upstream, when):
         ):
             decider.error, decider.seconds = error, seconds
             if when is WhenRouterFails.CLOSED:
-                client.answer = httpx.post(
+                client.answer = post(
                     f"{running.url}/v1/chat/completions",
                     json=chat(user("x", image_part(A))),
                 )
@@ -479,7 +483,7 @@ def test_what_one_client_holds_is_bounded(upstream, monkeypatch):
             body = chat(user("x" * 700))
             headers = {"Authorization": f"Bearer {who}"}
             url = f"{running.url}/v1/chat/completions"
-            return httpx.post(url, json=body, headers=headers, timeout=20).status_code
+            return post(url, json=body, headers=headers, timeout=20).status_code
 
         many = [pool.submit(ask, "one") for _ in range(5)]
         time.sleep(0.2)

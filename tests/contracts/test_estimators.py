@@ -117,7 +117,7 @@ def test_restore_refuses_other_files(name):
 
 
 def test_soft_labels_mean_their_share_of_right_and_wrong(name):
-    X, _, truth = problem(n=400, seed=4)
+    X, _, truth = problem(n=200, seed=4)
     hard = (np.random.default_rng(5).random(truth.shape) < truth).astype(float)
     soft_p = make(name, **LEARNS).fit(X, truth).predict(X)
     hard_p = make(name, **LEARNS).fit(X, hard).predict(X)
@@ -298,8 +298,8 @@ def test_how_the_features_lie_in_memory_does_not_matter(name, tmp_path):
 
 
 def test_the_order_of_the_rows_hardly_matters(name):
-    X, Y, _ = problem(n=200, k=2)
-    order = np.random.default_rng(5).permutation(200)
+    X, Y, _ = problem(n=120, k=2)
+    order = np.random.default_rng(5).permutation(120)
     straight = make(name, **LEARNS).fit(X, Y)
     shuffled = make(name, **LEARNS).fit(X[order], Y[order])
     apart = np.abs(straight.predict(X) - shuffled.predict(X)).mean()

@@ -147,6 +147,11 @@ def test_so_is_a_metric_of_a_row(reported):
     assert "twice" in (run.report_folder / "tables/headline.tex").read_text(encoding="utf-8")
 
 
+def test_a_report_without_images_says_nothing_about_them(reported):
+    assert "<img" not in reported.page
+    assert (reported.run.report_folder / "report.html").is_file()
+
+
 def test_a_metric_that_needs_probabilities_is_none_without_them_and_the_rest_goes_on(monkeypatch):
     needy = Metric(
         name="needy",

@@ -147,26 +147,26 @@ def log_columns(ids: list[Any], parts: list[str]) -> Columns:
     }
 
 
-@pytest.mark.parametrize("writer", WRITERS, ids=lambda writer: writer.__name__)
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(ids=COLUMNS_OF_IDS, data=st.data())
 def test_whatever_import_reads_split_reads_the_same_way(
-    tmp_path_factory: pytest.TempPathFactory, writer: Writer, ids: list[Any], data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, ids: list[Any], data: st.DataObject
 ) -> None:
     distinct = list({key_of(str(text_of(one))): one for one in ids}.values())
     assume(distinct and len(set(keys_of([str(one) for one in distinct]))) == len(distinct))
     part = st.sampled_from(PARTS)
     parts = data.draw(st.lists(part, min_size=len(distinct), max_size=len(distinct)))
-    path = writer(tmp_path_factory.mktemp("t"), log_columns(distinct, parts))
-    log = read_table(path)
-    assert len(log) == len(distinct)
-    assert log.n_gaps == 0
-    covered = Covered(ids=log.ids, groups=list(log.groups), columns=log.metadata[COLUMNS])
-    assignment = read_assignment(path, covered=covered)
-    assert covered.parts(assignment) == parts
-    assert set(assignment) == set(log.ids)
-    if writer is not multi_index:
-        assert list(log.questions) == [f"Which, {place}?" for place in range(len(distinct))]
+    for writer in WRITERS:
+        path = writer(tmp_path_factory.mktemp(writer.__name__), log_columns(distinct, parts))
+        log = read_table(path)
+        assert len(log) == len(distinct), writer
+        assert log.n_gaps == 0, writer
+        covered = Covered(ids=log.ids, groups=list(log.groups), columns=log.metadata[COLUMNS])
+        assignment = read_assignment(path, covered=covered)
+        assert covered.parts(assignment) == parts, writer
+        assert set(assignment) == set(log.ids), writer
+        if writer is not multi_index:
+            assert list(log.questions) == [f"Which, {place}?" for place in range(len(distinct))]
 
 
 # Types make no difference: a CSV table of the same reads the same.

@@ -49,7 +49,7 @@ def build(kind: str, folder: Path) -> Iterator[OptionModel]:
     else:
         if kind in NEEDS_TORCHVISION:
             pytest.importorskip("torchvision")
-        yield load_vlm(str(save_tiny(kind, folder)))
+        yield load_vlm(str(save_tiny(kind, folder)), max_new_tokens=6)
 
 
 @pytest.fixture(scope="module", params=["embedded", "fake", "function", "endpoint", *FAMILIES])

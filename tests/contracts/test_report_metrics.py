@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import re
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -73,23 +77,40 @@ ROW_TOY = RowMetric(
 )
 
 
-@pytest.fixture
-def with_toy(monkeypatch):
-    monkeypatch.setattr(metric_table, "METRICS", (*METRICS, TOY))
-    monkeypatch.setattr(row_metrics, "ROW_METRICS", (*ROW_METRICS, ROW_TOY))
+@dataclass(frozen=True)
+class Reported:
+    """A run that was evaluated while both tables held a toy."""
+
+    run: Run
+    document: dict[str, Any]
+    page: str
+    methods: str
+    headline: str
 
 
-def test_one_entry_is_in_the_document_on_the_console_the_page_and_in_files(
-    with_toy, tmp_path, capsys
-):
-    run = Run(tmp_path / "run")
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory) -> Reported:
+    run = Run(tmp_path_factory.mktemp("toys") / "run")
     log, features = simulated_log()
     log.write(run.log_folder)
     features.write(run.features_folder)
-    train_stage(run)
+    train_stage(run, estimator="logistic")
     calibrate_stage(run, budget=9)
-    document = evaluate_stage(run, draws=20)
-    page = report_stage(run).read_text(encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metric_table, "METRICS", (*METRICS, TOY))
+        patch.setattr(row_metrics, "ROW_METRICS", (*ROW_METRICS, ROW_TOY))
+        document = evaluate_stage(run, draws=20)
+        page = report_stage(run).read_text(encoding="utf-8")
+        shown = []
+        for show in (console.show_methods, console.show_headline):
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                show(document)
+            shown.append(out.getvalue())
+    return Reported(run, document, page, *shown)
+
+
+def test_one_entry_is_in_the_document_on_the_console_the_page_and_in_files(reported):
+    run, document = reported.run, reported.document
     methods = {
         name: method for name, _, method in tables.methods(document) if method.get("metrics")
     }
@@ -99,13 +120,11 @@ def test_one_entry_is_in_the_document_on_the_console_the_page_and_in_files(
         assert method["metrics"]["toy_mean"]["value"] == pytest.approx(mean)
     value = methods["router"]["metrics"]["toy_mean"]["value"]
 
-    console.show_methods(document)
-    text = capsys.readouterr().out
-    assert TITLE in text
-    assert re.search(rf"router .*\b{100 * value:.1f}", text)
+    assert TITLE in reported.methods
+    assert re.search(rf"router .*\b{100 * value:.1f}", reported.methods)
 
-    assert f'<th scope="col">{TITLE}</th>' in page
-    assert f"<b>{100 * value:.3f}</b>" in page
+    assert f'<th scope="col">{TITLE}</th>' in reported.page
+    assert f"<b>{100 * value:.3f}</b>" in reported.page
     with (run.report_folder / "tables/baselines.csv").open(encoding="utf-8", newline="") as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
     assert float(rows["router"]["toy_mean"]) == value
@@ -114,26 +133,23 @@ def test_one_entry_is_in_the_document_on_the_console_the_page_and_in_files(
     assert "toy mean" in latex and f"{value:.4g}" in latex
 
 
-def test_so_is_a_metric_of_a_row(with_toy, tmp_path, capsys):
-    run = Run(tmp_path / "run")
-    log, features = simulated_log()
-    log.write(run.log_folder)
-    features.write(run.features_folder)
-    train_stage(run)
-    calibrate_stage(run, budget=9)
-    document = evaluate_stage(run, draws=20)
-    page = report_stage(run).read_text(encoding="utf-8")
+def test_so_is_a_metric_of_a_row(reported):
+    run, document = reported.run, reported.document
     for row in document["rows"]:
         assert row["twice"]["value"] == 2 * row["accuracy"]["value"]
     value = document["rows"][0]["twice"]["value"]
-    console.show_headline(document)
-    text = capsys.readouterr().out
+    text = reported.headline
     assert re.search(rf"fixed 1 .*\b{100 * value:.1f}", text) and "twice" in text
-    assert f'<th scope="col">{ROW_TITLE}</th>' in page
-    assert f"<b>{100 * value:.1f}</b>" in page
+    assert f'<th scope="col">{ROW_TITLE}</th>' in reported.page
+    assert f"<b>{100 * value:.1f}</b>" in reported.page
     with (run.report_folder / "tables/headline.csv").open(encoding="utf-8", newline="") as file:
         assert float(next(csv.DictReader(file))["twice"]) == value
     assert "twice" in (run.report_folder / "tables/headline.tex").read_text(encoding="utf-8")
+
+
+def test_a_report_without_images_says_nothing_about_them(reported):
+    assert "<img" not in reported.page
+    assert (reported.run.report_folder / "report.html").is_file()
 
 
 def test_a_metric_that_needs_probabilities_is_none_without_them_and_the_rest_goes_on(monkeypatch):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -140,10 +141,10 @@ OFFICIAL: dict[tuple[str, Callable[[random.Random], Case]], tuple[str, int]] = {
 ANSWERS = 2000
 
 
-def cases(make: Callable[[random.Random], Case]) -> Iterator[Case]:
+@functools.cache
+def cases(make: Callable[[random.Random], Case]) -> list[Case]:
     dice = random.Random(make.__name__)
-    for _ in range(ANSWERS):
-        yield make(dice)
+    return [make(dice) for _ in range(ANSWERS)]
 
 
 def digest(scores: list[float]) -> tuple[str, int]:

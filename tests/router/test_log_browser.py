@@ -28,6 +28,7 @@ from m3router.router.reports.log_summary import inspect_log
 from m3router.router.reports.page_parts import script_json
 from tests.router.logs import log_of_cells, random_log
 from tests.router.test_log_summary import (
+    Row,
     answered,
     by_example,
     cheapest,
@@ -455,9 +456,13 @@ def sort_key(state: dict[str, str], rows: dict[str, Any]) -> float:
     return 0.0  # as logged, and ids are in their order
 
 
-def expected(log: OracleLog, rules: list[str], state: dict[str, str]) -> list[str]:
-    examples = list(by_example(log).items())
-    ranked = sorted(examples, key=lambda one: sort_key(state, one[1]))
+def expected(
+    log: OracleLog,
+    examples: dict[str, dict[str, Row]],
+    rules: list[str],
+    state: dict[str, str],
+) -> list[str]:
+    ranked = sorted(examples.items(), key=lambda one: sort_key(state, one[1]))
     if state["sort"] == "cheapest":
         ranked.reverse()
     return [name for name, rows in ranked if kept(log, rules, state, rows)]
@@ -485,23 +490,23 @@ console.log(JSON.stringify(results));
 @needs_node
 def test_filters_find_what_slow_loops_find() -> None:
     chance = random.Random(0)
-    found = [random_log(seed) for seed in range(60)]
+    found = [random_log(seed) for seed in range(40)]
     packed = [pack_log(log, tuple(RULES)) for log in found]
     states = [[random_state(log, chance) for _ in range(25)] for log in found]
     given_ = json.dumps(list(zip(packed, states, strict=True)))
     results = run_node("-e", RUN, FILTER, stdin=given_)
     sizes = []
     for log, one, asked, answers in zip(found, packed, states, results, strict=True):
+        examples = by_example(log)
         for state, got in zip(asked, answers, strict=True):
-            assert got["ids"] == expected(log, one["rules"], state), state
+            assert got["ids"] == expected(log, examples, one["rules"], state), state
             assert got["same"], state
-            check_summary(log, got)
+            check_summary(examples, got)
             sizes.append(len(got["ids"]))
-    assert sum(size > 0 for size in sizes) > 300 and sum(size == 0 for size in sizes) > 100
+    assert sum(size > 0 for size in sizes) > 200 and sum(size == 0 for size in sizes) > 66
 
 
-def check_summary(log: OracleLog, got: dict[str, Any]) -> None:
-    examples = by_example(log)
+def check_summary(examples: dict[str, dict[str, Row]], got: dict[str, Any]) -> None:
     for one in got["summary"]:
         rows = [examples[name].get(one["scale"]) for name in got["ids"]]
         scores = [row["score"] for row in rows if row and row["score"] is not None]

@@ -45,9 +45,9 @@ def reported(tmp_path_factory, build_log_world) -> tuple[Run, dict, str]:
     log, features = build_log_world
     log.write(run.log_folder)
     features.write(run.features_folder)
-    train_stage(run)
+    train_stage(run, estimator="logistic")
     calibrate_stage(run, name="careful", max_loss_observed=0.01)
-    document = evaluate_stage(run, draws=100)
+    document = evaluate_stage(run, draws=40)
     images = tmp_path_factory.mktemp("pictures")
     for name in set(log.images.tolist()):
         Image.new("RGB", (300, 200), (10, 200, 30)).save(images / name)
@@ -393,13 +393,6 @@ def test_bars_fill_the_whole_width(reported):
         widths[round(bar.get_y(), 3)] = widths.get(round(bar.get_y(), 3), 0.0) + bar.get_width()
     assert len(widths) == 3  # all, and two datasets
     assert all(width == pytest.approx(1.0) for width in widths.values())
-
-
-def test_a_report_without_images_says_nothing_about_them(reported, tmp_path):
-    run, _, _ = reported
-    page = report_stage(Run(run.root)).read_text(encoding="utf-8")
-    assert "<img" not in page
-    assert Path(run.report_folder / "report.html").is_file()
 
 
 def test_colours_are_readable_in_both_themes_and_so_is_text_on_the_ramp():

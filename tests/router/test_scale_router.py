@@ -14,7 +14,7 @@ from m3router.router.training.probability_calibration import Calibration
 from m3router.router.training.scale_router import ScaleRouter
 
 
-@pytest.fixture(params=sorted(ESTIMATORS))
+@pytest.fixture(scope="module", params=sorted(ESTIMATORS))
 def router(request):
     generator = np.random.default_rng(0)
     X = generator.standard_normal((80, 5)).astype(np.float32)
@@ -103,7 +103,8 @@ def test_one_edited_byte_anywhere_is_refused(router, tmp_path):
     generator = np.random.default_rng(2)
     for path in sorted(tmp_path.iterdir()):
         content = path.read_bytes()
-        for position in generator.integers(0, len(content), size=60):
+        places = 60 if path.name == "router.json" else 12  # other files are only hashed
+        for position in generator.integers(0, len(content), size=places):
             damaged = bytearray(content)
             damaged[position] ^= 1 << int(generator.integers(8))
             path.write_bytes(bytes(damaged))

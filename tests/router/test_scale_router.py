@@ -13,6 +13,14 @@ from m3router.router.sealed_files import write_sealed
 from m3router.router.training.probability_calibration import Calibration
 from m3router.router.training.scale_router import ScaleRouter
 
+WIDTHS = {"rank": 8, "hidden": 16}
+SMALL = {
+    "blend": WIDTHS,
+    "lightgbm": {"rounds": 20},
+    "mlp": {**WIDTHS, "members": 2, "epochs": 3},
+    "rank": {**WIDTHS, "members": 2, "epochs": 3},
+}
+
 
 @pytest.fixture(scope="module", params=sorted(ESTIMATORS))
 def router(request):
@@ -20,7 +28,7 @@ def router(request):
     X = generator.standard_normal((80, 5)).astype(np.float32)
     Y = (X[:, :1] + np.array([-1.0, 0.0, 1.0]) > 0).astype(float)
     return ScaleRouter(
-        estimator=estimator_class(request.param)().fit(X, Y),
+        estimator=estimator_class(request.param)(**SMALL.get(request.param, {})).fit(X, Y),
         estimator_name=request.param,
         blocks={"question": 2, "image": 3},
         options=("1", "9", "36"),

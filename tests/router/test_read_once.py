@@ -107,7 +107,7 @@ def is_table(path: str) -> bool:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("once")
-    world = answered_world(n=240)
+    world = answered_world(n=240, options=3)
     run = Run(root / "run")
     world.log.write(run.log_folder)
     world.features.write(run.features_folder)
@@ -117,8 +117,8 @@ def made(tmp_path_factory):
     evaluate_stage(run, draws=5, budgets=[100])
     shutil.copytree(run.root, root / "twin")
     fresh = Run(root / "fresh")
-    frame = answered_world(n=100, seed=5).log.frame
-    other = answered_world(n=100, seed=5).features
+    frame = answered_world(n=100, options=3, seed=5).log.frame
+    other = answered_world(n=100, options=3, seed=5).features
     for column in ("example_id", "group"):
         frame[column] = "fresh-" + frame[column]
     log = type(world.log)(frame, options=world.log.options, cost_unit=world.log.cost_unit)

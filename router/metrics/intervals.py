@@ -26,6 +26,8 @@ Notation for shapes: G images ("groups"), B draws; values may have any leading s
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import beta, norm, t
@@ -87,7 +89,8 @@ def mean_interval(
     seen = spread > SPREADLESS**2
     effective = np.divide(share * (1 - share), spread, out=np.full_like(share, groups), where=seen)
     # Student's t for so many images, against what an interval of that many examples would take.
-    fewer = (norm.ppf(1 - tail) / t.ppf(1 - tail, groups - 1)) ** 2
+    z, wider = _quantiles(1 - tail, groups)
+    fewer = (z / wider) ** 2
     effective = np.where(seen, np.minimum(effective * fewer, most), groups)
     hits = share * effective
     misses = effective - hits
@@ -197,9 +200,15 @@ def stretched_interval(
     if low is None or high is None or not np.isfinite(left_out).all():
         return low, high
     groups = len(left_out)
-    z, wider = norm.ppf((1 + level) / 2), t.ppf((1 + level) / 2, groups - 1)
+    z, wider = _quantiles((1 + level) / 2, groups)
     drawn = float(np.std(samples))
     if drawn <= 0:
         return low, high
     factor = max(1.0, wider * float(np.sqrt(jackknife_variance(left_out))) / (z * drawn))
     return float(value - (value - low) * factor), float(value + (high - value) * factor)
+
+
+@lru_cache(maxsize=1024)  # an evaluation asks for the same ones hundreds of times
+def _quantiles(probability: float, groups: int) -> tuple[np.float64, np.float64]:
+    """Of a normal distribution, and of Student's t for so many images."""
+    return norm.ppf(probability), t.ppf(probability, groups - 1)

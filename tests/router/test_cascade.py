@@ -54,9 +54,8 @@ def on_tune(tune, found):
     )
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("news", [0.0, 0.3, 1.0])
-def test_on_the_tune_part_it_is_never_below_the_router(seed, news):
+@pytest.mark.parametrize(("news", "seed"), [(0.0, 0), (0.0, 1), (0.3, 2), (1.0, 3)])
+def test_on_the_tune_part_it_is_never_below_the_router(news, seed):
     tune, found = learned(answered_world(500, seed=seed, news=news))
     areas = [
         area(tune, asked, spread_prices(tune.costs, asked, points=PRICES))
@@ -140,7 +139,7 @@ def test_one_example_is_decided_as_all_are(world, fitted, cascade):
     costs = tune.costs
     beliefs = rule.believe(tune.p, tune.confidence, tune.logprob)
     asked = rule.ask(tune.p, costs.routed, costs.alone, beliefs, cascade.price)
-    for i in range(0, 200):
+    for i in range(60):
         scale = cascade.decide(tune.p[i], costs.routed[i])
         seen = [scale]
         for step in range(10):
@@ -161,7 +160,7 @@ def test_one_example_is_decided_as_all_are(world, fitted, cascade):
 
 
 def test_contender_beats_the_router_where_answers_bring_news(world):
-    result = evaluate(world.log, world.p, split=world.split, settings=Settings(draws=200))
+    result = evaluate(world.log, world.p, split=world.split, settings=Settings(draws=100))
     arm = result["escalation"]
     assert arm["metrics"]["aiq_minus_router"]["low"] > 0
     assert arm["cascade"]["asks_again"]
@@ -196,7 +195,7 @@ def test_damaged_or_foreign_files_are_refused(cascade, tmp_path):
     path = tmp_path / "default.json"
     cascade.write(path)
     content = path.read_bytes()
-    for place in range(0, len(content), 211):
+    for place in range(0, len(content), 1009):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         with pytest.raises(DataError, match="cut short or edited"):
             Cascade.read(path)

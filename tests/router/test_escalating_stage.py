@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from m3router.data.errors import DataError, MismatchError, NotLearnableError
 from m3router.router.cascade.rule import Cascade, cascade_path
 from m3router.router.cli.main import app
+from m3router.router.estimators import DEFAULT
 from m3router.router.policies.policy import Policy
 from m3router.router.runs.calibration_data import predictions
 from m3router.router.runs.run import Run
@@ -24,18 +25,19 @@ from m3router.router.stages.monitoring import monitor_stage
 from tests.router.answered import answered_world
 
 
-def run_of(root, **world):
+def run_of(root, *, estimator="lightgbm", **world):
     made = answered_world(**world)
     run = Run(root)
     made.log.write(run.log_folder)
     made.features.write(run.features_folder)
-    train_stage(run, ablations=False)
+    train_stage(run, estimator=estimator, ablations=False)
     return run
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    return run_of(tmp_path_factory.mktemp("trained"), n=600)
+    # three options: what answers tell is learned for every pair of them
+    return run_of(tmp_path_factory.mktemp("trained"), n=600, options=3, estimator=DEFAULT)
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def test_a_policy_and_its_cascade(run):
     policy = Policy.read(run.policy_file("sure"))
     assert policy.knob == cascade.knob and policy.calibration["mean_cost"] <= 100
     assert policy.binding == cascade.binding
-    document = evaluate_stage(run, draws=50, budgets=[100])
+    document = evaluate_stage(run, draws=20, budgets=[100])
     names = [row["name"] for row in document["escalation"]["rows"]]
     assert names == ["budget 100", "sure"]
     first, own = document["escalation"]["rows"]
@@ -92,22 +94,22 @@ def test_a_cascade_of_another_router_is_refused(run):
     escalate_stage(run, budget=100)
     path = cascade_path(run.root, "default")
     kept = path.read_bytes()
-    train_stage(run, estimator="lightgbm", ablations=False)
+    train_stage(run, estimator="knn", ablations=False)
     calibrate_stage(run, budget=100)
     path.write_bytes(kept)
     with pytest.raises(MismatchError, match="Calibrate it again"):
-        evaluate_stage(run, draws=50)
+        evaluate_stage(run, draws=20)
     assert not all(check.ok for check in check_run(run))
 
 
 def test_what_cannot_be_met_is_told(run, tmp_path):
     with pytest.raises(DataError, match="one of a budget, a maximal loss and a maximal regret"):
         escalate_stage(run)
-    with pytest.raises(DataError, match=r"The budget must be at least 1 visual tokens"):
+    with pytest.raises(DataError, match=r"The budget must be at least 36 visual tokens"):
         escalate_stage(run, budget=0.5)
     with pytest.raises(DataError, match="No price meets"):
         escalate_stage(run, max_loss_observed=-0.9)
-    silent = run_of(tmp_path / "silent", n=300, confidence=np.nan)
+    silent = run_of(tmp_path / "silent", n=300, options=3, estimator="knn", confidence=np.nan)
     with pytest.raises(NotLearnableError, match="no confidences"):
         escalate_stage(silent, budget=100)
 
@@ -121,7 +123,7 @@ def test_from_the_command_line(run):
         app, ["calibrate", str(run.root), "--budget", "100", "--cap", "144", "--escalate"]
     )
     assert done.exit_code != 0
-    done = runner.invoke(app, ["evaluate", str(run.root), "--draws", "50"])
+    done = runner.invoke(app, ["evaluate", str(run.root), "--draws", "20"])
     assert done.exit_code == 0, done.output
     for said in ("confidence cascade", "router + escalation", "fixed scales mixed at random"):
         assert said in done.output
@@ -133,7 +135,7 @@ def test_from_the_command_line(run):
 
 def test_two_options_print_and_keep_their_apgr(tmp_path):
     run = run_of(tmp_path / "two", n=900, options=2)
-    done = CliRunner().invoke(app, ["evaluate", str(run.root), "--draws", "50"])
+    done = CliRunner().invoke(app, ["evaluate", str(run.root), "--draws", "20"])
     assert done.exit_code == 0, done.output
     document = json.loads((run.evaluation_folder / "evaluation.json").read_text())
     value = document["metrics"]["apgr"]["value"]
@@ -142,7 +144,7 @@ def test_two_options_print_and_keep_their_apgr(tmp_path):
 
 
 def test_the_regret_of_a_cascade_is_certified(tmp_path):
-    run = run_of(tmp_path, n=6000)
+    run = run_of(tmp_path, n=6000, options=3)
     cascade = escalate_stage(run, name="safe", max_regret=0.05)
     kept = cascade.guarantee
     assert kept["max_regret"] == 0.05 and kept["p_value"] <= 0.05 < 1
@@ -166,7 +168,7 @@ def test_the_regret_of_a_cascade_is_certified(tmp_path):
 
 
 def test_the_net_loss_of_a_cascade_is_certified(tmp_path):
-    run = run_of(tmp_path, n=3000)
+    run = run_of(tmp_path, n=3000, options=3)
     cascade = escalate_stage(run, name="net", max_loss=0.05)
     kept = cascade.guarantee
     assert kept["max_loss"] == 0.05 and kept["p_value"] <= 0.05 and "max_regret" not in kept
@@ -196,7 +198,7 @@ def test_a_regret_that_no_cascade_meets_is_refused(run):
 
 def test_what_is_monitored_is_the_cascade(run, tmp_path):
     cascade = escalate_stage(run, name="both", budget=100)
-    made = answered_world(n=400, seed=5)
+    made = answered_world(n=400, options=3, seed=5)
     fresh = Run(tmp_path / "fresh")
     frame, features = made.log.frame, made.features
     frame["example_id"] = "fresh-" + frame["example_id"]
@@ -220,7 +222,7 @@ def test_what_is_monitored_is_the_cascade(run, tmp_path):
 
 
 def test_a_cascade_is_against_the_best_option_or_the_one_that_is_named(tmp_path):
-    made = answered_world(n=1500)
+    made = answered_world(n=1200)
     frame = made.log.frame
     top = frame["scale"] == made.log.options[-1]
     frame.loc[top, "score"] *= np.random.default_rng(0).random(int(top.sum())) < 0.5
@@ -230,7 +232,7 @@ def test_a_cascade_is_against_the_best_option_or_the_one_that_is_named(tmp_path)
     run = Run(tmp_path / "run")
     log.write(run.log_folder)
     made.features.write(run.features_folder)
-    train_stage(run, ablations=False)
+    train_stage(run, estimator="lightgbm", ablations=False)
     rows = run.split(log).calibrate
     accuracy = log.scores[rows].mean(axis=0)
     best = log.options[int(accuracy.argmax())]

@@ -18,23 +18,28 @@ from m3router.router.policies.policy import Binding
 from m3router.router.training.fit import train_router
 from tests.router.conftest import make_world
 
-FAST = Settings(draws=200)
+FAST = Settings(draws=50)
+
+
+def estimates(world, blocks=None):
+    settings = {"estimator": "lightgbm", "blocks": blocks}
+    router = train_router(world.log, world.features, world.split, **settings)
+    return router.predict(world.features)
 
 
 @pytest.fixture(scope="module")
 def p(world):
-    return train_router(world.log, world.features, world.split).predict(world.features)
+    return estimates(world)
 
 
 @pytest.fixture(scope="module")
 def result(world, p):
-    image = train_router(world.log, world.features, world.split, blocks=["image"])
     return evaluate(
         world.log,
         p,
         split=world.split,
         gflops=2.0 * world.log.costs,
-        ablations={"image-only": image.predict(world.features)},
+        ablations={"image-only": estimates(world, ["image"])},
         settings=FAST,
     )
 
@@ -43,16 +48,12 @@ def result(world, p):
 def large():
     """More than 100 test images, so that shares of gaps are given."""
     world = make_world(2400, seed=5)
-    router = train_router(world.log, world.features, world.split)
-    image = train_router(world.log, world.features, world.split, blocks=["image"])
+    p = estimates(world)
     return evaluate(
         world.log,
-        router.predict(world.features),
+        p,
         split=world.split,
-        ablations={
-            "image-only": image.predict(world.features),
-            "the same": router.predict(world.features),
-        },
+        ablations={"image-only": estimates(world, ["image"]), "the same": p},
         settings=FAST,
     )
 

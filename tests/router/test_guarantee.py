@@ -1,4 +1,4 @@
-"""Guarantees against truths that are known: the whole calibration, two thousand times."""
+"""Guarantees against truths that are known: the whole calibration, hundreds of times."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def ladder_of(prices):
     return [Policy(binding=binding(), kind="regret", lam=w, cost_scale=1.0) for w in prices]
 
 
-def count_failures(world, images, *, draws=2000, apart=False):
+def count_failures(world, images, *, draws, apart=False):
     """How often calibrations keep a policy of too much regret, and how often they keep any.
 
     The target lies just below the true regret of a price of the ladder: the hardest case.
@@ -133,9 +133,9 @@ def count_failures(world, images, *, draws=2000, apart=False):
 @pytest.mark.parametrize(
     ("world", "images", "draws"),
     [
-        (World(), 200, 2000),
-        (World(bias=1.5), 200, 2000),
-        (World(per_image=4, together=0.7), 100, 500),
+        (World(), 200, 500),
+        (World(bias=1.5), 200, 500),
+        (World(per_image=4, together=0.7), 100, 150),
     ],
     ids=["independent", "optimistic router", "clustered"],
 )
@@ -147,8 +147,14 @@ def test_fails_at_most_as_often_as_it_says(world, images, draws):
     assert binomtest(failures, draws, 0.05, alternative="greater").pvalue > 0.01
 
 
-@pytest.mark.parametrize("world", [World(sorts=9), World(sorts=9, per_image=3, together=0.5)])
-@pytest.mark.parametrize("net", [False, True])
+@pytest.mark.parametrize(
+    ("world", "net"),  # a net loss of independent questions is in the next test
+    [
+        (World(sorts=9), False),
+        (World(sorts=9, per_image=3, together=0.5), False),
+        (World(sorts=9, per_image=3, together=0.5), True),
+    ],
+)
 def test_what_the_tune_part_teaches_does_not_make_it_fail_more_often(world, net):
     # which ladder, how gains count and how bets are shaped are all learned from labels
     true = [(world.true_regret(one), world.true_loss(one)) for one in ladder_of(world.prices())]
@@ -167,7 +173,7 @@ def test_what_the_tune_part_teaches_does_not_make_it_fail_more_often(world, net)
 
 def test_choosing_the_reference_on_the_calibrate_part_does_not_make_it_fail_more_often():
     # options that are equally good, so that luck decides which looks best
-    world, draws, failures, seen = tied(4), 100, 0, set()
+    world, draws, failures, seen = tied(4), 60, 0, set()
     alpha = world.just_below(0.02, net=True, reference=3)
     generator = np.random.default_rng(3)
     for _ in range(draws):
@@ -264,8 +270,8 @@ def test_partial_scores_may_be_lost_and_gained():
 
 def test_taking_questions_about_a_image_for_independent_fails_too_often():
     # so the test above can fail: in its clustered world, images matter
-    failures, _ = count_failures(World(per_image=4, together=0.7), 100, draws=300, apart=True)
-    assert binomtest(failures, 300, 0.05, alternative="greater").pvalue < 0.01
+    failures, _ = count_failures(World(per_image=4, together=0.7), 100, draws=150, apart=True)
+    assert binomtest(failures, 150, 0.05, alternative="greater").pvalue < 0.01
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.05])
@@ -275,7 +281,7 @@ def test_saves_at_least_half_of_what_the_oracle_threshold_saves(alpha):
     ladder = ladder_of(prices)
     oracle = min(world.true_cost(one) for one in ladder if world.true_regret(one) <= alpha)
     saved = []
-    for _ in range(40):
+    for _ in range(16):
         part = world.draw(5000, generator)
         policy = for_max_regret(
             part, prices=prices, target=Target(max_regret=alpha), binding=binding()
@@ -302,8 +308,8 @@ def test_a_strategy_of_any_kind_is_certified():
     world, shares = World(), np.linspace(0.0, 1.0, 21)
     lost = world.truth[:, -1] * (1 - world.truth[:, 0])
     alpha, generator = 0.5 * float(lost.mean()), np.random.default_rng(5)
-    failures = certified = 0
-    for _ in range(200):
+    failures, certified, draws = 0, 0, 100
+    for _ in range(draws):
         coins = [generator.random(600), generator.random(300)]
         part, tune = (world.draw(len(coin), generator) for coin in coins)
 
@@ -330,8 +336,8 @@ def test_a_strategy_of_any_kind_is_certified():
         assert kept["p_value"] <= 0.05 and kept["max_regret"] == alpha
         certified += last > 0
         failures += shares[last] * lost.mean() > alpha
-    assert certified > 150
-    assert failures <= binom.ppf(0.999, 200, 0.05)
+    assert certified > 0.75 * draws
+    assert failures <= binom.ppf(0.999, draws, 0.05)
 
 
 def test_what_is_recorded_can_be_recomputed():

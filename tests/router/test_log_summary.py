@@ -110,7 +110,7 @@ def check_oracle(one: Any, whole: list[dict[str, Row]], options: tuple[str, ...]
     assert one.cost.value == close(mean(costs))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(logs)
 def test_counts_and_oracles_are_those_of_slow_loops(log: OracleLog) -> None:
     examples = by_example(log)
@@ -128,7 +128,7 @@ def test_counts_and_oracles_are_those_of_slow_loops(log: OracleLog) -> None:
         assert all(len(row) == len(header) for row in rows)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(logs)
 def test_disagreements_and_the_most_expensive_are_those_of_slow_loops(log: OracleLog) -> None:
     examples = by_example(log)

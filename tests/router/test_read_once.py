@@ -107,7 +107,7 @@ def is_table(path: str) -> bool:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     root = tmp_path_factory.mktemp("once")
-    world = answered_world(n=400)
+    world = answered_world(n=240, options=3)
     run = Run(root / "run")
     world.log.write(run.log_folder)
     world.features.write(run.features_folder)
@@ -117,8 +117,8 @@ def made(tmp_path_factory):
     evaluate_stage(run, draws=5, budgets=[100])
     shutil.copytree(run.root, root / "twin")
     fresh = Run(root / "fresh")
-    frame = answered_world(n=100, seed=5).log.frame
-    other = answered_world(n=100, seed=5).features
+    frame = answered_world(n=100, options=3, seed=5).log.frame
+    other = answered_world(n=100, options=3, seed=5).features
     for column in ("example_id", "group"):
         frame[column] = "fresh-" + frame[column]
     log = type(world.log)(frame, options=world.log.options, cost_unit=world.log.cost_unit)
@@ -134,7 +134,7 @@ def root(made, tmp_path):
 
 
 STAGES: dict[str, Callable[[Run, Run], object]] = {
-    "train": lambda run, _: train_stage(run),
+    "train": lambda run, _: train_stage(run, estimator="knn"),  # which one, reads nothing else
     "train, nothing to do": lambda run, _: train_stage(run, reuse=True),
     "calibrate": lambda run, _: calibrate_stage(run, budget=90),
     "calibrate a guarantee": lambda run, _: calibrate_stage(run, max_regret=0.2),
@@ -167,8 +167,8 @@ COMMANDS = [
     ("calibrate", "RUN", "--budget", "90"),
     ("calibrate", "RUN", "--budget", "90", "--escalate"),
     ("calibrate", "RUN", "--max-regret", "0.2", "--escalate"),
-    ("train", "RUN"),
-    ("evaluate", "RUN"),
+    ("train", "RUN", "--estimator", "knn"),
+    ("evaluate", "RUN", "--draws", "5"),
     ("report", "RUN"),
     ("compare", "RUN", "TWIN"),
     ("monitor", "RUN", "--traffic", "FRESH"),
@@ -191,7 +191,7 @@ def test_a_command_reads_once(root, command, monkeypatch):
 def test_an_open_run_sees_what_is_written_while_it_is_open(root):
     run = Run(root / "run").opened()
     before = run.router().fingerprint
-    train_stage(run, seed=3)
+    train_stage(run, estimator="knn", seed=3)
     after = run.router().fingerprint
     assert before != after == Run(run.root).router().fingerprint
     assert run.split(run.log()).seed == 3

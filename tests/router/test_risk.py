@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mapie.risk_control.methods import compute_hoeffding_bentkus_p_value
 from scipy.stats import beta, binom, binomtest
@@ -91,6 +91,7 @@ def test_the_gambler_neither_gains_nor_loses_on_average_at_alpha():
     assert wealth <= 2
 
 
+@settings(max_examples=40)
 @given(samples(), alphas)
 def test_a_further_loss_never_makes_a_smaller_p_value(sample, alpha):
     losses, groups = sample
@@ -104,6 +105,7 @@ def test_a_further_loss_never_makes_a_smaller_p_value(sample, alpha):
         assert p_value(by_image(worse, groups, most=most), alpha) >= before - 1e-12
 
 
+@settings(max_examples=40)
 @given(samples(), st.floats(0.01, 0.98), st.floats(0.001, 0.01))
 def test_a_larger_target_never_makes_a_larger_p_value(sample, alpha, more):
     losses = by_image(*sample)
@@ -141,7 +143,7 @@ def test_looking_again_and_again_is_covered_by_the_betting_bound_and_not_by_the_
     other_side,
 ):
     # at a risk of exactly alpha, thirty looks at a growing sample
-    alpha, delta, draws = 0.1, 0.05, 300
+    alpha, delta, draws = 0.1, 0.05, 100
     alarms = {"betting": 0, "binomial": 0}
     for seed in range(draws):
         lost = np.random.default_rng(seed).random(600) < alpha
@@ -173,6 +175,7 @@ def test_limits_of_the_binomial_are_those_of_clopper_and_pearson(wrong, n):
     assert low == pytest.approx(expected, abs=2e-6)
 
 
+@settings(max_examples=40)
 @given(samples(), st.sampled_from(["bentkus", "betting"]))
 def test_limits_enclose_the_observed_risk(sample, bound):
     losses = by_image(*sample)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,9 +107,10 @@ def test_a_cell_with_one_digit_changed_is_told_and_made_again(tmp_path, caplog):
     assert "edited" in caplog.text
 
 
-@pytest.fixture
-def trained(world, tmp_path):
-    run = Run(tmp_path / "run")
+@pytest.fixture(scope="module")
+def made(world, tmp_path_factory):
+    """A trained run; not to be changed."""
+    run = Run(tmp_path_factory.mktemp("made") / "run")
     frame = world.log.frame
     frame["dataset"] = np.where(np.arange(len(frame)) // 5 % 3 == 0, "few $ & <b>", "many")
     OracleLog(
@@ -116,6 +119,19 @@ def trained(world, tmp_path):
     world.features.write(run.features_folder)
     train_stage(run, estimator="lightgbm", ablations=False)
     return run
+
+
+@pytest.fixture
+def trained(made, tmp_path):
+    """A copy of it."""
+    return Run(Path(shutil.copytree(made.root, tmp_path / "run")))
+
+
+@pytest.fixture(scope="module")
+def left_out(made, tmp_path_factory):
+    """Another copy, with its values left out, and what that gave; not to be changed."""
+    run = Run(Path(shutil.copytree(made.root, tmp_path_factory.mktemp("left-out") / "run")))
+    return run, leave_one_out_stage(run, draws=30)
 
 
 def test_a_learning_curve_goes_on_where_it_stopped(trained):
@@ -165,9 +181,9 @@ def test_shares_must_be_shares(trained):
         learning_curve_stage(trained, shares=(0.5, 1.5))
 
 
-def test_what_is_left_out_is_in_no_part_that_is_learned_from(trained):
+def test_what_is_left_out_is_in_no_part_that_is_learned_from(trained, left_out):
     """Poisoning what is left out, except in the test split, changes nothing for it."""
-    clean = {one["without"]: one for one in leave_one_out_stage(trained, draws=30)["cells"]}
+    clean = {one["without"]: one for one in left_out[1]["cells"]}
     log = trained.log()
     test = {log.ids[row] for row in trained.split(log).test}
     frame = log.frame
@@ -184,10 +200,10 @@ def test_what_is_left_out_is_in_no_part_that_is_learned_from(trained):
     assert poisoned["few $ & <b>"]["aiq"] != clean["few $ & <b>"]["aiq"]
 
 
-def test_left_out_values_are_tested_on_their_own_test_questions(trained):
-    document = leave_one_out_stage(trained, draws=30)
+def test_left_out_values_are_tested_on_their_own_test_questions(left_out):
+    run, document = left_out
     cells = {cell["without"]: cell for cell in document["cells"]}
-    log, split = trained.log(), trained.split(trained.log())
+    log, split = run.log(), run.split(run.log())
     for name, cell in cells.items():
         inside = split.test[log.datasets[split.test].astype(str) == name]
         assert cell["n"] == len(inside)
@@ -195,16 +211,15 @@ def test_left_out_values_are_tested_on_their_own_test_questions(trained):
         assert cell["best_fixed"]["accuracy"]["value"] == pytest.approx(
             log.scores[inside, option].mean()
         )
-    folder = trained.root / "leave-one-out"
+    folder = run.root / "leave-one-out"
     with (folder / "leave-one-out.csv").open() as file:
         assert [row["without"] for row in csv.DictReader(file)] == ["few $ & <b>", "many"]
     assert r"few \$ \& \textless{}b\textgreater{}" in (folder / "leave-one-out.tex").read_text()
 
 
-def test_in_one_world_nothing_is_lost_by_leaving_a_part_out(trained):
+def test_in_one_world_nothing_is_lost_by_leaving_a_part_out(left_out):
     """Both datasets are drawn alike: a router of one serves the other."""
-    document = leave_one_out_stage(trained, draws=30)
-    for cell in document["cells"]:
+    for cell in left_out[1]["cells"]:
         assert cell["gain"]["value"] > 0
         assert abs(cell["in_domain"]["value"]) < 0.05
         assert cell["lookup"]["value"] < 0  # mean scores know nothing of the question
@@ -236,15 +251,15 @@ def test_a_value_that_is_only_in_some_parts_is_skipped_with_a_reason(trained):
     assert document["macro"]["gain"] is not None
 
 
-def test_the_report_shows_studies_of_this_router_and_says_which_are_of_another(trained):
+def test_the_report_shows_studies_of_this_router_and_says_which_are_of_another(left_out, tmp_path):
+    trained = Run(Path(shutil.copytree(left_out[0].root, tmp_path / "run")))
     calibrate_stage(trained, budget=36)
     learning_curve_stage(trained, shares=(0.25,), seeds=1, draws=20)
-    leave_one_out_stage(trained, draws=20)
     evaluate_stage(trained, draws=20)
     page = report_stage(trained).read_text(encoding="utf-8")
     assert "How many labels are enough" in page
     assert "Trained and calibrated without one dataset" in page
-    train_stage(trained, estimator="logistic", ablations=False)
+    train_stage(trained, estimator="knn", ablations=False)
     calibrate_stage(trained, budget=36)
     evaluate_stage(trained, draws=20)
     page = report_stage(trained).read_text(encoding="utf-8")

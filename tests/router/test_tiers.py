@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -111,6 +112,7 @@ def test_beginnings_and_options_are_cues():
     assert question_cues([]).shape == (0, rows.shape[1])
 
 
+@settings(max_examples=25)
 @given(st.text(max_size=300))
 def test_cues_of_any_text_are_finite(text):
     assert np.isfinite(question_cues([text])).all()
@@ -154,20 +156,26 @@ def draw(folder, number, seed=0):
     Image.fromarray(pixels).save(folder / f"{number}.png")
 
 
-@pytest.fixture
-def images(tmp_path):
-    folder = tmp_path / "pictures"
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """Images and a run with a log of them; not to be changed."""
+    root = tmp_path_factory.mktemp("labelled")
+    folder = root / "pictures"
     folder.mkdir()
     for number in range(6):
         draw(folder, number)
-    return folder
+    label(examples(), images=folder, model=FakeModel(), folder=Run(root / "run").log_folder)
+    return root
 
 
 @pytest.fixture
-def run(images, tmp_path):
-    run = Run(tmp_path / "run")
-    label(examples(), images=images, model=FakeModel(), folder=run.log_folder)
-    return run
+def images(labelled, tmp_path):
+    return Path(shutil.copytree(labelled / "pictures", tmp_path / "pictures"))
+
+
+@pytest.fixture
+def run(labelled, tmp_path):
+    return Run(Path(shutil.copytree(labelled / "run", tmp_path / "run")))
 
 
 def featurize(run, images, *feature_groups, encoder="fake", refused=False, **options):
@@ -317,11 +325,11 @@ def test_a_log_of_texts_needs_no_images_and_no_model(tmp_path):
     assert "source" not in table.metadata
     np.testing.assert_array_equal(table.blocks["question"], HashedQuestions().encode(asked))
     np.testing.assert_array_equal(table.blocks["cheap"], question_cues(asked))
-    router = train_stage(run)
+    router = train_stage(run, estimator="knn")
     assert list(router.blocks) == ["question", "cheap"]
     assert set(run.arms()) == {"router", "question-only"}
     assert np.isfinite(router.predict(run.features(log))).all()
-    alone = train_stage(run, feature_groups=["cheap"])
+    alone = train_stage(run, estimator="knn", feature_groups=["cheap"])
     assert list(alone.blocks) == ["cheap"]
     with pytest.raises(MismatchError, match="no feature block 'peek'.*--feature-group peek"):
         train_stage(run, feature_groups=["cheap", "peek"])

@@ -1,18 +1,41 @@
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 
 from m3router.data.errors import DataError, MismatchError, NotLearnableError
 from m3router.data.splits.split import split_by_group
-from m3router.router.estimators import ESTIMATORS
+from m3router.router.estimators import DEFAULT, ESTIMATORS
 from m3router.router.estimators.base import log_loss
 from m3router.router.features.table import FeatureTable
 from m3router.router.runs.run import Run
 from m3router.router.stages.learning import train_stage
 from m3router.router.training.fit import train_router
 
-EASY = "lightgbm", "logistic"
+# What keeps a fit short: that members are averaged is shown in tests/contracts.
+ALONE = {"mlp": {"members": 1}, "rank": {"members": 1}}
+# And where it matters little how well it is fitted: no networks, no search.
+QUICK = ALONE | {"blend": {"networks": False}, "logistic": {"C": 3e-3}}
+
+
+@pytest.fixture(scope="module")
+def trained(world):
+    """Estimator, and block if not all -> the router that the world makes of it, trained once."""
+
+    @cache
+    def of(name, block=None, *, quick=False):
+        return train_router(
+            world.log,
+            world.features,
+            world.split,
+            estimator=name,
+            blocks=[block] if block else None,
+            hyperparameters=(QUICK if quick else ALONE).get(name),
+        )
+
+    return of
 
 
 def features_for(log, width=2):
@@ -21,22 +44,17 @@ def features_for(log, width=2):
 
 
 @pytest.mark.parametrize("estimator", sorted(ESTIMATORS))
-def test_joint_router_beats_its_halves_and_a_constant(world, estimator):
+def test_joint_router_beats_its_halves_and_a_constant(world, trained, estimator):
     test = world.split.test
     scores = world.log.scores[test]
-    losses = {}
-    for name, blocks in (("joint", None), ("image", ["image"]), ("question", ["question"])):
-        router = train_router(
-            world.log, world.features, world.split, estimator=estimator, blocks=blocks
-        )
-        losses[name] = log_loss(scores, router.predict(world.features)[test])
+    routers = [trained(estimator, block, quick=True) for block in (None, "image", "question")]
+    joint, *halves = [log_loss(scores, one.predict(world.features)[test]) for one in routers]
     constant = np.tile(world.log.scores[world.split.fit].mean(axis=0), (len(test), 1))
-    halves = min(losses["image"], losses["question"])
-    assert losses["joint"] < halves < log_loss(scores, constant)
+    assert joint < min(halves) < log_loss(scores, constant)
 
 
 @pytest.mark.parametrize("estimator", sorted(ESTIMATORS))
-def test_calibrate_and_test_are_never_touched(world, build_log, estimator):
+def test_calibrate_and_test_are_never_touched(world, trained, build_log, estimator):
     """Poison: other answers, costs and features there give the same router, byte for byte."""
     scores, costs = world.log.scores.copy(), world.log.costs.copy()
     blocks = {name: block.copy() for name, block in world.features.blocks.items()}
@@ -47,13 +65,13 @@ def test_calibrate_and_test_are_never_touched(world, build_log, estimator):
             block[part] = 1e6
     poisoned = build_log(scores, groups=list(world.log.groups), costs=costs)
     table = FeatureTable(ids=world.features.ids, blocks=blocks, metadata=world.features.metadata)
-    clean = train_router(world.log, world.features, world.split, estimator=estimator)
-    dirty = train_router(poisoned, table, world.split, estimator=estimator)
-    assert dirty.fingerprint == clean.fingerprint
+    settings = {"estimator": estimator, "hyperparameters": ALONE.get(estimator)}
+    dirty = train_router(poisoned, table, world.split, **settings)
+    assert dirty.fingerprint == trained(estimator).fingerprint
 
 
-def test_held_out_log_loss_chooses_the_hyper_parameters(world):
-    router = train_router(world.log, world.features, world.split, estimator="logistic")
+def test_held_out_log_loss_chooses_the_hyper_parameters(trained):
+    router = trained("logistic")
     trials = router.metadata["tuned"]
     assert len({trial["hyperparameters"]["C"] for trial in trials}) == len(trials) > 3
     best = min(trials, key=lambda trial: trial["log_loss"])
@@ -73,8 +91,8 @@ def test_penalties_are_chosen_on_more_than_a_tiny_tune_part(world, build_log):
     assert max(chosen) <= 11 * min(chosen)
 
 
-def test_the_default_says_what_it_is_made_of(world):
-    router = train_router(world.log, world.features, world.split)
+def test_the_default_says_what_it_is_made_of(trained):
+    router = trained(DEFAULT)
     assert router.estimator_name == "blend"
     for shares in router.metadata["members"].values():
         assert sum(shares.values()) == pytest.approx(1.0)
@@ -138,7 +156,7 @@ def test_the_calibration_is_chosen_on_tune_and_reported(world):
         world.features,
         world.split,
         estimator="lightgbm",
-        hyperparameters={"rounds": 300, "patience": 300, "learning_rate": 0.5, "min_leaf": 2},
+        hyperparameters={"rounds": 100, "patience": 100, "learning_rate": 0.5, "min_leaf": 2},
     )
     report = router.metadata["calibration"]
     losses = report["log_loss"]
@@ -152,15 +170,16 @@ def test_the_calibration_is_chosen_on_tune_and_reported(world):
     )
 
 
-def test_features_in_a_file_give_the_same_router(world, monkeypatch):
-    expected = train_router(world.log, world.features, world.split, estimator="lightgbm")
+def test_features_in_a_file_give_the_same_router(world, trained, monkeypatch):
+    expected = trained("lightgbm")
     monkeypatch.setattr("m3router.router.features.mapped.LIMIT", 1)
     found = train_router(world.log, world.features, world.split, estimator="lightgbm")
     assert found.fingerprint == expected.fingerprint
 
 
 def test_metadata_says_where_it_comes_from(world):
-    router = train_router(world.log, world.features, world.split, blocks=["question"], seed=5)
+    settings = {"estimator": "knn", "blocks": ["question"], "seed": 5}
+    router = train_router(world.log, world.features, world.split, **settings)
     assert router.options == world.log.options
     assert router.cost_unit == "visual tokens"
     assert dict(router.blocks) == {"question": 6}
@@ -171,10 +190,11 @@ def test_metadata_says_where_it_comes_from(world):
     assert router.metadata["seed"] == 5
 
 
-def test_the_order_of_the_features_does_not_matter(world):
+def test_the_order_of_the_features_does_not_matter(world, trained):
     shuffled = world.features.align(tuple(reversed(world.features.ids)))
-    first = train_router(world.log, world.features, world.split)
-    assert train_router(world.log, shuffled, world.split).fingerprint == first.fingerprint
+    settings = {"estimator": DEFAULT, "hyperparameters": QUICK[DEFAULT]}
+    again = train_router(world.log, shuffled, world.split, **settings)
+    assert again.fingerprint == trained(DEFAULT, quick=True).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -224,7 +244,8 @@ def test_gaps_are_refused_or_dropped(world, build_log):
         train_router(log, world.features, world.split)
     # an example that failed needs no features either
     kept = [name for row, name in enumerate(log.ids) if row not in set(gaps)]
-    router = train_router(log, world.features.align(kept), world.split, gaps="drop")
+    table = world.features.align(kept)
+    router = train_router(log, table, world.split, gaps="drop", estimator="knn")
     assert router.metadata["n"]["fit"] == len(world.split.fit) - 7
 
 
@@ -239,9 +260,13 @@ def test_an_option_that_is_never_right_is_no_obstacle(build_log):
     scores = (generator.random((80, 3)) < 0.5).astype(float)
     scores[:, 0] = 0.0
     log = build_log(scores)
-    for estimator in EASY:
+    for estimator in ("lightgbm", "logistic"):
         router = train_router(
-            log, features_for(log), split_by_group(log.groups), estimator=estimator
+            log,
+            features_for(log),
+            split_by_group(log.groups),
+            estimator=estimator,
+            hyperparameters=QUICK.get(estimator),
         )
         assert np.all(router.predict(features_for(log))[:, 0] < 0.05)
 
@@ -256,6 +281,6 @@ def test_an_option_that_never_varies_is_told(build_log, caplog, tmp_path, score,
     run = Run(tmp_path)
     log.write(run.log_folder)
     features_for(log).write(run.features_folder)
-    train_stage(run)
+    train_stage(run, estimator="knn")
     assert f"Option 1 scores {score:g} on all" in caplog.text
     assert caplog.text.count("scores") == 1

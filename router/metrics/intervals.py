@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, norm, t
+from scipy.special import betaincinv, ndtri, stdtrit
 
 Array = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.floating]
@@ -87,13 +87,14 @@ def mean_interval(
     seen = spread > SPREADLESS**2
     effective = np.divide(share * (1 - share), spread, out=np.full_like(share, groups), where=seen)
     # Student's t for so many images, against what an interval of that many examples would take.
-    fewer = (norm.ppf(1 - tail) / t.ppf(1 - tail, groups - 1)) ** 2
+    fewer = (ndtri(1 - tail) / stdtrit(groups - 1, 1 - tail)) ** 2
     effective = np.where(seen, np.minimum(effective * fewer, most), groups)
     hits = share * effective
     misses = effective - hits
+    # The quantiles of beta, normal and t: scipy.stats' `ppf` has the same numbers, far slower.
     with np.errstate(invalid="ignore"):
-        lower = np.where(hits > 1e-9, beta.ppf(tail, hits + 0.5, misses + 0.5), 0.0)
-        upper = np.where(misses > 1e-9, beta.ppf(1 - tail, hits + 0.5, misses + 0.5), 1.0)
+        lower = np.where(hits > 1e-9, betaincinv(hits + 0.5, misses + 0.5, tail), 0.0)
+        upper = np.where(misses > 1e-9, betaincinv(hits + 0.5, misses + 0.5, 1 - tail), 1.0)
     # Between the bounds but without spread, a binomial says too much: every image was the same, so
     # at most 1 - tail^(1 / G) of all images are not.
     other = 1 - tail ** (1 / groups)
@@ -197,7 +198,7 @@ def stretched_interval(
     if low is None or high is None or not np.isfinite(left_out).all():
         return low, high
     groups = len(left_out)
-    z, wider = norm.ppf((1 + level) / 2), t.ppf((1 + level) / 2, groups - 1)
+    z, wider = ndtri((1 + level) / 2), stdtrit(groups - 1, (1 + level) / 2)
     drawn = float(np.std(samples))
     if drawn <= 0:
         return low, high

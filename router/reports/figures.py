@@ -304,7 +304,11 @@ def inline_svg(figure: Figure, *, name: str, label: str) -> str:
         name: keeps ids apart from those of other figures on the page.
         label: what a screen reader says; plain text without quotes or angle brackets.
     """
-    text = svg(figure, name=name)
+    return svg_element(svg(figure, name=name), label=label)
+
+
+def svg_element(text: str, *, label: str) -> str:
+    """What `svg` gave as an element for an HTML page; see `inline_svg`."""
     text = text[text.index("<svg") :].strip()
     used = set(re.findall(r"#([A-Za-z][\w-]*)", text))
     text = re.sub(

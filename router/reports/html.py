@@ -34,9 +34,9 @@ from m3router.router.reports.figures import (
     PAPER,
     ROUTER,
     SOFT,
-    inline_svg,
     ramp,
     still,
+    svg_element,
     write_figure,
 )
 from m3router.router.reports.latex import write_latex
@@ -151,8 +151,8 @@ def write_report(
     written += write_latex(rows, folder / "tables", captions=CAPTIONS)
     labels = _labels(document)
     inline = {
-        name: Markup(inline_svg(figure, name=name, label=labels[name]))
-        for name, figure in drawn.items()
+        name: Markup(svg_element((folder / f"{name}.svg").read_text("utf-8"), label=labels[name]))
+        for name in drawn
     }
     page = folder / PAGE
     text = render(document, inline, extras=extras, manifest=manifest, images=images)
@@ -172,7 +172,7 @@ def render(
 
     Args:
         document: the evaluation.
-        figures: name -> trusted SVG element, from `inline_svg`; the plots' static figures.
+        figures: name -> trusted SVG element, from `svg_element`; the plots' static figures.
         extras: importance and studies.
         manifest: the evaluation's manifest.
         images: folder of the images.

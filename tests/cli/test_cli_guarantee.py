@@ -461,8 +461,8 @@ def test_a_net_loss_is_certified_in_points(invoke, trained, text):
         (["--max-loss", "100%"], 2, "between 0 % and 100 %"),
     ],
 )
-def test_what_no_loss_can_be(invoke, trained, knobs, code, said):
-    result = invoke("calibrate", trained, *knobs)
+def test_what_no_loss_can_be(invoke, small, knobs, code, said):
+    result = invoke("calibrate", small, *knobs)
     assert result.exit_code == code
     assert said in " ".join(result.stderr.replace("│", " ").split())
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -267,7 +268,13 @@ def _seal(manifest: Mapping[str, Any]) -> str:
 
 def library_versions() -> dict[str, str]:
     """Name the versions of Python and of the installed libraries that results depend on."""
-    versions = {"python": platform.python_version()}
+    return {"python": platform.python_version(), **_installed()}
+
+
+@functools.cache
+def _installed() -> Mapping[str, str]:
+    """The recorded libraries' versions, which no process sees change; looking takes a while."""
+    versions = {}
     for name in _RECORDED:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)

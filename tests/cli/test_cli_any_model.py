@@ -92,7 +92,7 @@ def test_from_label_to_ask(invoke, folder, server, kind):
         labelled = told(*by_endpoint(server))
         assert sorted(asked(server)) == ["grand"] * 12 + ["mini"] * 12
     assert "mini: 0.500, grand: 1.000" in labelled
-    told("train", "run", "--estimator", "logistic")
+    told("train", "run", "--estimator", "knn", "--no-ablations")
     told("calibrate", "run", "--max-loss-observed", "100%")
     assert "fixed grand" in told("evaluate", "run", "--draws", "100")
     before = len(server.hits)

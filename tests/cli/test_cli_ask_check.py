@@ -157,7 +157,8 @@ def test_help_comes_without_loading_a_model_library():
 
 
 def test_an_error_reaches_the_shell_as_exit_code_1_and_one_message(tmp_path):
-    command = [sys.executable, "-m", "m3router", "train", str(tmp_path / "nothing")]
+    nowhere = str(tmp_path / "nowhere.jsonl")
+    command = [sys.executable, "-m", "m3router", "keys", "revoke", nowhere, "alice"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.startswith("Error: ")

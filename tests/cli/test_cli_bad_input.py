@@ -83,6 +83,7 @@ class Kind:
         evaluate: What `evaluate` says.
         calibrate: Knob -> what `calibrate` says with it.
         flags: Of `train`.
+        estimator: Of `train`: the quickest, unless scores or features are what is degenerate.
         deep: Whether every stage and every knob is tried; else those that tell kinds apart.
     """
 
@@ -92,6 +93,7 @@ class Kind:
     evaluate: str = ""
     calibrate: tuple[tuple[str, str], ...] = ()
     flags: tuple[str, ...] = ()
+    estimator: str = "knn"
     deep: bool = False
 
 
@@ -125,10 +127,12 @@ KINDS = {
         lambda: changed(questions(), correct=at("large", 0)),
         imported="Option large is not right on any of its 60 questions",
         deep=True,
+        estimator="logistic",
     ),
     "the cheapest is always right": Kind(
         lambda: changed(questions(), correct=at("small", 1)),
         imported="Option small is right on all of its 60 questions",
+        estimator="logistic",
     ),
     "all are never right": Kind(
         lambda: changed(questions(), correct=0),
@@ -158,6 +162,7 @@ KINDS = {
             ("--max-regret 0.2", "too small"),
         ),
         deep=True,
+        estimator="logistic",
     ),
     "confidences that are no numbers": Kind(
         lambda: changed(
@@ -191,9 +196,12 @@ KINDS = {
         imported="Option large has no score on any of the 60 questions",
         train="gaps in 60 of 60 examples",
     ),
-    "questions that read alike": Kind(lambda: changed(questions(), question="What is it?")),
+    "questions that read alike": Kind(
+        lambda: changed(questions(), question="What is it?"), estimator="logistic"
+    ),
     "partial scores": Kind(
         lambda: changed(questions(), correct=lambda row: 0.4 * row["correct"] + number(row) / 200),
+        estimator="logistic",
     ),
     "costs of very different size": Kind(
         lambda: changed(questions(), cost=lambda row: row["cost"] * 10.0 ** (number(row) % 25)),
@@ -293,7 +301,7 @@ def test_a_degenerate_log_is_a_sentence_at_every_stage(ask, tmp_path, monkeypatc
     if kind.deep:
         json.loads(ask("inspect", run, "--draws", "20", "--json", code=0))
     ask("featurize", run, *QUESTION, code=0)
-    train = ("train", run, "--estimator", "logistic", "--no-ablations", *kind.flags)
+    train = ("train", run, "--estimator", kind.estimator, "--no-ablations", *kind.flags)
     trained = ask(*train, code=2 if kind.train else 0)
     assert kind.train in trained
     if kind.train:
@@ -328,7 +336,7 @@ def trained(ask, tmp_path: Path, rows: list[Row], *, name: str = "run") -> Path:
     run = tmp_path / name
     ask("import", "table", write(rows, tmp_path / "t.jsonl"), "--out", run, code=0)
     ask("featurize", run, *QUESTION, code=0)
-    ask("train", run, "--estimator", "logistic", "--no-ablations", code=0)
+    ask("train", run, "--estimator", "knn", "--no-ablations", code=0)
     return run
 
 

@@ -37,7 +37,8 @@ def test_the_option_goes_before_examples_and_a_run_keeps_its_lengths(invoke, wor
     assert "other settings: another longest answer. Resume with the same" in told
     assert invoke(*command, 0).exit_code == 2
     for folder in (own, run):
-        for stage in (["train", folder], ["calibrate", folder, "--budget", 100]):
+        train = ["train", folder, "--estimator", "knn", "--no-ablations"]
+        for stage in (train, ["calibrate", folder, "--budget", 100]):
             result = invoke(*stage)
             assert result.exit_code == 0, result.output
     # What answers with a run answers as long as the run did; of several lengths the longest.

@@ -13,6 +13,8 @@ from m3router.data.log.oracle_log import OracleLog
 from m3router.router.estimators import ESTIMATORS
 from m3router.router.policies.policy import Policy
 
+QUICK = ("--estimator", "knn", "--no-ablations")
+
 
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -123,7 +125,7 @@ def test_unusable_images_become_records_and_exit_code_3(invoke, small_world, tmp
     refused = invoke("train", run)
     assert refused.exit_code == 2
     assert "--gaps drop" in refused.stderr
-    assert invoke("train", run, "--gaps", "drop").exit_code == 0
+    assert invoke("train", run, "--gaps", "drop", *QUICK).exit_code == 0
     assert invoke("calibrate", run, "--budget", 100).exit_code == 0
     assert invoke("evaluate", run, "--draws", 20).exit_code == 0
 
@@ -162,7 +164,7 @@ def test_a_router_of_another_log_is_refused_naming_both_sides(invoke, finished, 
 
 
 def test_policies_of_an_earlier_router_are_refused(invoke, finished):
-    assert invoke("train", finished, "--seed", 5).exit_code == 0
+    assert invoke("train", finished, "--seed", 5, *QUICK).exit_code == 0
     result = invoke("evaluate", finished)
     assert result.exit_code == 2
     assert "default.json" in result.stderr
@@ -203,7 +205,7 @@ def test_train_names_every_estimator_and_says_how_far_off_probabilities_are(
 @pytest.mark.parametrize("rule", ["stable", "matches_full"])
 def test_rules_are_named_in_the_evaluation(invoke, finished, tmp_path, rule):
     other = tmp_path / "other"
-    result = invoke("train", finished, "--rule", rule, "--no-ablations", "--out", other)
+    result = invoke("train", finished, "--rule", rule, *QUICK, "--out", other)
     assert result.exit_code == 0, result.output
     assert invoke("evaluate", other, "--draws", 20).exit_code == 0
     document = json.loads((other / "evaluation/evaluation.json").read_text())
@@ -267,7 +269,7 @@ def test_a_table_of_another_tool_becomes_a_report(invoke, small_world, tmp_path)
     for command in (
         ["import", "table", path, "--out", run],
         ["featurize", run, "--images", small_world.images, "--encoder", "fake"],
-        ["train", run],
+        ["train", run, "--estimator", "knn"],
         ["evaluate", run, "--draws", 20],
         ["report", run],
     ):
@@ -340,7 +342,7 @@ def test_a_router_for_texts_from_a_plain_table(invoke, tmp_path):
             "--questions",
             "hashed",
         ],
-        ["train", run, "--feature-group", "cheap"],
+        ["train", run, "--feature-group", "cheap", "--estimator", "knn"],
         ["calibrate", run, "--budget", 10],
         ["evaluate", run, "--draws", 50],
     ):
@@ -374,7 +376,7 @@ def test_tiers_are_chosen_by_the_command_line(invoke, finished, small_world):
     result = invoke("featurize", finished, *images, *groups("image", "question", "cheap", "peek"))
     assert result.exit_code == 0, result.output
     assert "image (48), question (17), cheap (39), peek (22)" in result.output
-    result = invoke("train", finished, *groups("image", "question"), "--no-ablations")
+    result = invoke("train", finished, *groups("image", "question"), *QUICK)
     assert result.exit_code == 0, result.output
     result = invoke("train", finished, *groups("image", "sound"))
     assert result.exit_code == 2 and "Unknown feature group 'sound'" in result.output

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import pytest
 
@@ -9,13 +10,21 @@ from m3router.data.splits.split import SPLITS
 from m3router.router.training.scale_router import ScaleRouter
 
 QUARTERS = (0.25, "25%", "0.25", "25 %")
+QUICK = ("--estimator", "knn", "--no-ablations")
+
+
+@pytest.fixture(scope="module")
+def _tuned(invoke, _finished, tmp_path_factory):
+    run = shutil.copytree(_finished, tmp_path_factory.mktemp("tuned") / "run")
+    result = invoke("tune", run, "--estimator", "logistic", "--trials", 3)
+    assert result.exit_code == 0, result.output
+    return run, result
 
 
 @pytest.fixture
-def tuned(invoke, finished):
-    result = invoke("tune", finished, "--estimator", "logistic", "--trials", 3)
-    assert result.exit_code == 0, result.output
-    return finished, result
+def tuned(_tuned, tmp_path):
+    run, result = _tuned
+    return shutil.copytree(run, tmp_path / "tuned"), result
 
 
 def test_tune_then_train_with_it(invoke, tuned):
@@ -24,7 +33,7 @@ def test_tune_then_train_with_it(invoke, tuned):
     assert "--tuned" in result.stderr
     found = json.loads((run / "tuning/study.json").read_text())
     assert f"{found['chosen']}*" in result.stdout
-    assert invoke("train", run, "--tuned").exit_code == 0
+    assert invoke("train", run, "--tuned", "--no-ablations").exit_code == 0
     router = ScaleRouter.read(run / "router")
     assert router.metadata["tuning"]["trial"] == found["chosen"]
     assert router.metadata["split"] == found["made_from"]["split"]
@@ -57,7 +66,7 @@ def test_what_tuning_brings_cannot_be_given_again(invoke, tuned):
         assert "cannot go with --tuned" in result.output.replace("\n", " ")
     assert invoke("train", run, "--trial", 1).exit_code == 2
     assert invoke("train", run, "--tuned", "--trial", 77).exit_code == 2
-    assert invoke("train", run, "--tuned", "--trial", 1).exit_code == 0
+    assert invoke("train", run, "--tuned", "--trial", 1, "--no-ablations").exit_code == 0
     assert ScaleRouter.read(run / "router").metadata["tuning"]["trial"] == 1
 
 
@@ -69,7 +78,7 @@ def test_a_missing_study_says_what_to_run(invoke, finished):
 
 def test_shares_and_given_splits(invoke, finished, tmp_path):
     shares = [f"--split-share={part}={share}" for part, share in zip(SPLITS, QUARTERS, strict=True)]
-    result = invoke("train", finished, *shares, "--no-ablations")
+    result = invoke("train", finished, *shares, *QUICK)
     assert result.exit_code == 0, result.output
     assert "fit 36, tune 36, calibrate 36, test 36" in result.stdout
     stale = invoke("evaluate", finished)
@@ -93,7 +102,7 @@ def test_shares_and_given_splits(invoke, finished, tmp_path):
         for place in range(4)
     ]
     given.write_text("\n".join(["id,official", *lines]))
-    train = ["train", finished, "--no-ablations", "--split", given]
+    train = ["train", finished, *QUICK, "--split", given]
     result = invoke(*train, "--split-column", "official")
     assert result.exit_code == 0, result.output
     assert "test 24" in result.stdout

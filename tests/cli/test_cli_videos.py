@@ -40,7 +40,7 @@ def test_videos_from_label_to_ask(clips, invoke, tmp_path):
     label = ["label", "--examples", clips / "examples.jsonl", "--images", clips, "--model", "fake"]
     for command in (
         [*label, "--frames", 4, "--out", run],
-        ["train", run],
+        ["train", run, "--estimator", "knn", "--no-ablations"],
         ["calibrate", run, "--budget", 100],
         ["evaluate", run, "--draws", 20],
         ["report", run, "--images", clips],

@@ -30,7 +30,7 @@ FOLDERS = {  # whose --out is a folder
     "fetch": "fetch pope --file {table}",
 }
 FILES = {  # that write one file
-    "route": "route {run} --examples {scenes}/examples.jsonl --images {scenes}/images --out {out}",
+    "route": "route {run} --examples {few} --images {scenes}/images --out {out}",
     "inspect": "inspect {run} --draws 2 --html {out}",
     "look": "look {image} --question what? --model fake --out {out}.png",
     "keys": "keys add {out} alice",
@@ -54,6 +54,8 @@ def given(tmp_path_factory) -> dict[str, Path]:
     scenes = made.parent / "scenes"
     table = root / "table.csv"
     table.write_text("id,question,option,correct,cost\nq,What?,a,1,1\nq,What?,b,1,2\n")
+    few, lines = root / "few.jsonl", (scenes / "examples.jsonl").read_text().splitlines()
+    few.write_text("\n".join(lines[:2]))
     with TrafficFolder.open(root / "traffic", make=True) as folder:
         add(folder, "one", 1)
     CliRunner().invoke(app, ["keys", "add", str(root / "keys"), "alice"])
@@ -62,6 +64,7 @@ def given(tmp_path_factory) -> dict[str, Path]:
         "run": root / "run",
         "scenes": scenes,
         "table": table,
+        "few": few,
         "image": next((scenes / "images").iterdir()),
         "traffic": root / "traffic",
         "keys": root / "keys",

@@ -171,9 +171,9 @@ def test_several_tasks_each_with_its_own_metric(tmp_path: Path) -> None:
     assert scores == {"gqa/0": 1, "mme/0": 1, "mme/1": 0, "mme/2": 1, "pope_adv/0": 1}
     groups = dict(zip(log.ids, log.groups, strict=True))
     assert groups["mme/0"] == groups["mme/1"] == "mme/OCR/3.jpg" != groups["mme/2"]
-    assert (
-        "options 9, 36: task pope_adv: fields not used: pope_f1_score, pope_precision"
-    ) in told(log)
+    assert ("options 9, 36: task pope_adv: fields not used: pope_f1_score, pope_precision") in told(
+        log
+    )
 
 
 def test_missing_in_one_option_is_a_gap(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ class Cascade:
             object.__setattr__(self, "reference", options[-1])
         if self.reference not in options:
             raise DataError(
-                f"A cascade's reference must be one of its options {list(options)}, not "
+                f"A cascade's reference must be one of its options {', '.join(options)}, not "
                 f"{self.reference!r}."
             )
         if not (np.isfinite(self.price) and self.price >= 0):
@@ -252,7 +252,7 @@ class Cascade:
         if tuple(options) != self.binding.options:
             raise MismatchError(
                 f"The cascade chooses between {', '.join(self.binding.options)}, but is used with "
-                f"{list(options)}. Calibrate a cascade on these options."
+                f"{', '.join(map(str, options))}. Calibrate a cascade on these options."
             )
         if router and router != self.binding.router:
             raise MismatchError(
@@ -295,8 +295,8 @@ class Cascade:
         k = len(self.binding.options)
         if len(p) != k or len(costs) != k:
             raise MismatchError(
-                f"The cascade chooses between the {k} options {list(self.binding.options)}, but "
-                f"got {len(p)} probabilities and {len(costs)} costs."
+                f"The cascade chooses between the {k} options {', '.join(self.binding.options)}, "
+                f"but got {len(p)} probabilities and {len(costs)} costs."
             )
         one, price = np.asarray(p, dtype=np.float64)[None], np.asarray(costs, np.float64)[None]
         if not (np.isfinite(one).all() and np.isfinite(price).all()):

@@ -102,7 +102,7 @@ class Policy:
             object.__setattr__(self, "reference", options[-1])
         if self.reference not in options:
             raise DataError(
-                f"A policy's reference must be one of its options {list(options)}, not "
+                f"A policy's reference must be one of its options {', '.join(options)}, not "
                 f"{self.reference!r}."
             )
         if self.kind not in ("price", "regret", "fixed"):
@@ -205,7 +205,7 @@ class Policy:
         if not isinstance(values, Mapping):
             raise MismatchError(
                 f"Of p and costs, {what} has no names: give both by the names of the options, "
-                f"{list(options)}, or both as arrays in that order."
+                f"{', '.join(options)}, or both as arrays in that order."
             )
         named = {str(name): value for name, value in values.items()}
         for name in named:
@@ -213,7 +213,9 @@ class Policy:
                 raise MismatchError(f"{what}: {unknown_name('option', name, options)}")
         missing = [name for name in options if name not in named]
         if missing:
-            raise MismatchError(f"{what} lacks the options {missing}: give one value for each.")
+            raise MismatchError(
+                f"{what} has no value for {', '.join(missing)}: give one for each option."
+            )
         return np.array([named[name] for name in options], dtype=np.float64)
 
     def fall_back(self, cause: str, *, advice: str = "") -> Policy:
@@ -234,7 +236,7 @@ class Policy:
         if tuple(options) != ours.options:
             raise MismatchError(
                 f"The policy chooses between {', '.join(ours.options)}, but is used with "
-                f"{list(options)}. Calibrate a policy on these options."
+                f"{', '.join(map(str, options))}. Calibrate a policy on these options."
             )
         for what, mine, theirs in (("router", ours.router, router), ("split", ours.split, split)):
             if theirs and mine != theirs:

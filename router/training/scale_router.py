@@ -190,7 +190,8 @@ class ScaleRouter:
         """
         if tuple(options) != self.options:
             raise MismatchError(
-                f"The router chooses between {list(self.options)}, but {of} has {list(options)}."
+                f"The router chooses between {', '.join(self.options)}, but {of} has "
+                f"{', '.join(map(str, options))}."
             )
 
     def write(self, folder: StrPath) -> None:

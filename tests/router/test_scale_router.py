@@ -156,5 +156,5 @@ def test_features_that_are_not_finite_are_refused(router):
 
 def test_other_options_name_both_sides(router):
     router.check_options(["1", "9", "36"], of="the log")
-    with pytest.raises(MismatchError, match=r"\['1', '9', '36'\], but the log has \['1', '576'\]"):
+    with pytest.raises(MismatchError, match="1, 9, 36, but the log has 1, 576"):
         router.check_options(["1", "576"], of="the log")

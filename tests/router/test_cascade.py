@@ -202,7 +202,7 @@ def test_damaged_or_foreign_files_are_refused(cascade, tmp_path):
     path.write_bytes(content[:-20])
     with pytest.raises(DataError, match="cut short or edited"):
         Cascade.read(path)
-    with pytest.raises(MismatchError, match=r"\['1', '9', '36', '144', '576'\].*\['a'\]"):
+    with pytest.raises(MismatchError, match="1, 9, 36, 144, 576,.* with a. C"):
         cascade.check_fits(options=["a"])
     with pytest.raises(MismatchError, match="another router.*other"):
         cascade.check_fits(options=OPTIONS, router="other")

@@ -409,7 +409,7 @@ def test_a_policy_for_something_else_names_both_sides():
     policy = priced(0.1, 2)
     policy.check_fits(options=("s0", "s1"), router="r" * 64, split="s" * 64)
     policy.check_fits(options=["s0", "s1"])
-    with pytest.raises(MismatchError, match=r"\['s0', 's1'\].*\['1', '576'\]"):
+    with pytest.raises(MismatchError, match="s0, s1,.* with 1, 576. C"):
         policy.check_fits(options=("1", "576"))
     with pytest.raises(MismatchError, match="another router .*rrrrrrrrrrrr and xxxxxxxxxxxx"):
         policy.check_fits(options=("s0", "s1"), router="x" * 64)

@@ -96,7 +96,9 @@ def need_gradio() -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that is bound, so that a port that is taken is an error before anything is loaded.
+    """A socket that listens: a port that is taken is an error before anything is loaded.
+
+    Who connects from now on waits until the page is served, instead of being refused.
 
     Raises:
         DataError: With the system's reason.
@@ -108,6 +110,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen()
     except (OSError, OverflowError) as error:
         raise DataError(
             f"Nothing can be served at {host}, port {port}: {error}. Choose another --port or "

@@ -23,6 +23,13 @@ def test_a_port_that_is_taken_is_told(service, world):
         serving.listen("no.such.host.invalid", 0)
 
 
+def test_who_comes_before_the_page_is_served_waits_and_is_not_refused():
+    with serving.listen("127.0.0.1", 0) as listening:
+        socket.create_connection(listening.getsockname()).close()
+        with pytest.raises(DataError, match="Nothing can be served"):
+            serving.listen(*listening.getsockname())
+
+
 def test_without_gradio_the_extra_is_named(world, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(serving, "find_spec", lambda name: None if name == "gradio" else real(name))

@@ -57,9 +57,8 @@ def log_of(format: str) -> tuple[list[str], list[str]]:
     ) as server:
         assert server.stdout is not None
         url = server.stdout.readline().strip()
-        transport = httpx.HTTPTransport(retries=50)
         headers = {"Authorization": f"Bearer {SECRET}"}
-        with httpx.Client(transport=transport, headers=headers) as client:
+        with httpx.Client(headers=headers) as client:
             answers = [
                 client.post(f"{url}/x?key={SECRET}", json=SECRET),
                 client.post(f"{url}/own", json=1),

@@ -27,7 +27,7 @@ from m3router.router.serve.guard.connection_timeouts import ConnectionTimeouts
 from m3router.router.serve.guard.key_file import add_key
 from m3router.router.serve.guard.keys import KeyRing
 from m3router.router.serve.guard.request_guard import RequestGuard
-from m3router.router.serve.http.running import serve_forever, server_of
+from m3router.router.serve.http.running import bind, serve_forever, server_of
 from tests.children import child
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -331,11 +331,6 @@ def test_a_signal_finishes_what_runs(number: signal.Signals) -> None:
     ) as server:
         assert server.stdout is not None
         url = server.stdout.readline().strip()
-        for _ in range(500):
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))).close()
-                break
-            time.sleep(0.02)
         with httpx.stream("GET", url, timeout=20, verify=False) as answer:
             pieces = answer.iter_text()
             assert next(pieces) == "first "
@@ -344,6 +339,13 @@ def test_a_signal_finishes_what_runs(number: signal.Signals) -> None:
         rest, _ = server.communicate(timeout=20)
     assert rest.split() == ["stopping", "drained", "returned"]
     assert server.returncode == 0
+
+
+def test_who_comes_before_the_server_runs_waits_and_is_not_refused() -> None:
+    with bind("127.0.0.1", 0) as listener:
+        socket.create_connection(listener.getsockname()).close()
+        with pytest.raises(DataError, match="Cannot listen at 127.0.0.1"):
+            bind(*listener.getsockname())
 
 
 def test_addresses_that_cannot_be_had() -> None:

@@ -142,7 +142,7 @@ def url_of(host: str, listener: socket.socket, *, tls: bool) -> str:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take an address without listening yet.
+    """Take an address and listen there: who connects before the server runs waits for it.
 
     Raises:
         DataError: If it is not available.
@@ -158,6 +158,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen()
     except OSError as error:
         listener.close()
         raise DataError(

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import pytest
 from typer.testing import CliRunner
 
-from m3router.router.cli.main import COMMANDS, app
+from m3router.router.cli.main import app
 from m3router.router.cli.next_steps import after_report
 from m3router.router.cli.renamed import RENAMED
 from m3router.router.runs.run import Run
@@ -399,21 +399,23 @@ def test_a_full_disk_is_one_message(environment):
     assert "Traceback" not in done.stderr
 
 
-def test_a_defect_is_told_as_one(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "400")
+def test_a_defect_is_told_as_one(environment, tmp_path):
     (tmp_path / "broken.py").write_text("def broken():\n    'Break.'\n    raise KeyError('x')\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(COMMANDS, "broken", "broken:broken")
-    monkeypatch.delitem(sys.modules, "broken", raising=False)
-    with pytest.raises(KeyError, match="x"):  # of which Python shows where it was
-        app(["--verbose", "broken"])
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        app(["broken"])
-    assert ended.value.code == 1
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
-    assert "This is a defect of m3router. `m3router --verbose" in said
+    code = (
+        "import sys; from m3router.router.cli import main; "
+        "main.COMMANDS['broken'] = 'broken:broken'; main.app(sys.argv[1:])"
+    )
+    for verbose in ([], ["--verbose"]):
+        path = os.pathsep.join([str(tmp_path), *sys.path])
+        done = subprocess.run(
+            [sys.executable, "-c", code, *verbose, "broken"],
+            env=environment | {"PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert ("Traceback" in done.stderr) == bool(verbose)
+        assert verbose or "This is a defect of m3router. `m3router --verbose" in done.stderr
 
 
 @pytest.fixture

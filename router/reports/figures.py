@@ -296,17 +296,6 @@ def svg(figure: Figure, *, name: str) -> str:
     return _render(figure, "svg", name=name).decode("utf-8")
 
 
-def inline_svg(figure: Figure, *, name: str, label: str) -> str:
-    """The figure as an element for an HTML page; see `inlined` for the label.
-
-    Args:
-        figure: the figure.
-        name: keeps ids apart from those of other figures on the page.
-        label: what a screen reader says.
-    """
-    return inlined(svg(figure, name=name), label=label)
-
-
 def inlined(text: str, *, label: str) -> str:
     """An SVG file as an element for an HTML page, with colours that follow the page's theme.
 

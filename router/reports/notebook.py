@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from m3router.router.evaluation.documents import Document
-from m3router.router.reports.figures import inline_svg, still
+from m3router.router.reports.figures import inlined, still, svg
 from m3router.router.reports.plots import pareto
 
 WIDTH = "34em"
@@ -16,5 +16,5 @@ def accuracy_against_cost(document: Document) -> str:
     if not document.get("rows"):
         return ""
     name = hashlib.sha256(str(document["rows"]).encode()).hexdigest()[:8]
-    drawn = inline_svg(still(pareto(document)), name=name, label="accuracy against cost")
+    drawn = inlined(svg(still(pareto(document)), name=name), label="accuracy against cost")
     return f"<div style='max-width:{WIDTH}'>{drawn}</div>"
